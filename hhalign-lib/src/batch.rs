@@ -1,0 +1,241 @@
+//! From pairs of texts to ids, and from ids to batches: what the loss sees is decided here.
+
+use candle_core::{Device, Tensor};
+use rand::seq::SliceRandom;
+
+use crate::data::Pair;
+use crate::error::{Error, Result};
+use crate::rng::{sha256_hex, stream};
+use crate::table::{Column, Table};
+use crate::tokenize::Tokenizer;
+
+/// The ids of a prompt and its two replies; each reply ends with the end of text unless it was cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizedPair {
+    /// Ids of the prompt, cut from the left where both do not fit.
+    pub prompt: Vec<u32>,
+    /// Ids of the preferred reply.
+    pub chosen: Vec<u32>,
+    /// Ids of the other reply.
+    pub rejected: Vec<u32>,
+}
+
+/// Tokenised pairs, a hash of all their ids, and how many had to be cut.
+#[derive(Debug, Clone)]
+pub struct TokenizedPairs {
+    /// The pairs, in the order of the source.
+    pub pairs: Vec<TokenizedPair>,
+    /// The first 16 digits of the SHA-256 over all ids: it stands for data and tokenizer together.
+    pub hash: String,
+    /// Longest sequence allowed, prompt and reply together.
+    pub max_length: usize,
+    /// Prompts that lost their beginning.
+    pub prompts_cut: usize,
+    /// Replies that lost their end; they have no end of text, since the text did not end there.
+    pub replies_cut: usize,
+    eos_id: u32,
+}
+
+/// Which reply of a pair a sequence is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The preferred reply.
+    Chosen,
+    /// The other reply.
+    Rejected,
+}
+
+impl TokenizedPairs {
+    /// Tokenises prompt and replies apart, so that a prompt's ids never depend on the reply behind it.
+    ///
+    /// A reply may take at most half of `max_length`; the prompt keeps its end and gives way in front, by the same
+    /// amount for both replies of a pair.
+    ///
+    /// # Errors
+    /// `max_length` under 8, or a failure of the tokenizer.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::{batch::TokenizedPairs, data::Dataset, tokenize::Tokenizer};
+    /// let data = Dataset::embedded(1, 100)?;
+    /// let tokenizer = Tokenizer::train(&data.pairs, 400)?;
+    /// let tokens = TokenizedPairs::new(&data.pairs, &tokenizer, 256)?;
+    /// assert_eq!(tokens.pairs[0].chosen.last(), Some(&tokenizer.eos_id()));
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn new(pairs: &[Pair], tokenizer: &Tokenizer, max_length: usize) -> Result<Self> {
+        if max_length < 8 {
+            return Err(Error::new("max_length is too small to hold a prompt and a reply", max_length.to_string(), "use the model's block_size"));
+        }
+        let mut cut = (0, 0);
+        let mut reply = |text: &str| -> Result<Vec<u32>> {
+            let mut ids = tokenizer.encode(text)?;
+            ids.push(tokenizer.eos_id());
+            if ids.len() > max_length / 2 {
+                ids.truncate(max_length / 2);
+                cut.1 += 1;
+            }
+            Ok(ids)
+        };
+        let mut tokenized = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let (chosen, rejected) = (reply(&pair.chosen)?, reply(&pair.rejected)?);
+            tokenized.push(TokenizedPair { prompt: tokenizer.encode(&pair.prompt)?, chosen, rejected });
+        }
+        for pair in &mut tokenized {
+            let room = max_length - pair.chosen.len().max(pair.rejected.len());
+            if pair.prompt.len() > room {
+                pair.prompt.drain(..pair.prompt.len() - room);
+                cut.0 += 1;
+            }
+        }
+        let bytes: Vec<u8> = tokenized
+            .iter()
+            .flat_map(|p| [&p.prompt, &p.chosen, &p.rejected])
+            .flat_map(|ids| ids.iter().flat_map(|id| id.to_le_bytes()).chain([0xff; 4]))
+            .collect();
+        let hash = sha256_hex([bytes.as_slice()], 16);
+        Ok(Self { pairs: tokenized, hash, max_length, prompts_cut: cut.0, replies_cut: cut.1, eos_id: tokenizer.eos_id() })
+    }
+
+    /// How many pairs.
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// A batch of one reply of each of the pairs at `indices`.
+    ///
+    /// # Errors
+    /// An index outside, or no index at all.
+    pub fn batch(&self, indices: &[usize], side: Side) -> Result<Batch> {
+        let sequences = indices.iter().map(|&i| {
+            let pair = self.pairs.get(i).ok_or_else(|| {
+                Error::new("no such pair", i.to_string(), format!("choose indices below {}", self.len()))
+            })?;
+            let reply = if side == Side::Chosen { &pair.chosen } else { &pair.rejected };
+            Ok((pair.prompt.as_slice(), reply.as_slice()))
+        });
+        Batch::new(&sequences.collect::<Result<Vec<_>>>()?, self.eos_id)
+    }
+
+    /// Tokens of prompt and reply of the longer side, for making batches of like lengths.
+    fn length(&self, index: usize) -> usize {
+        let p = &self.pairs[index];
+        p.prompt.len() + p.chosen.len().max(p.rejected.len())
+    }
+
+    /// The batches of one epoch: shuffled by `seed` and `epoch`, of like lengths inside a batch, each pair once.
+    ///
+    /// The same arguments give the same batches, so that a run can go on in the middle of an epoch.
+    pub fn epoch(&self, batch_size: usize, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+        let mut rng = stream(seed, "epoch", &[epoch]);
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.shuffle(&mut rng);
+        let mut batches = vec![];
+        for chunk in order.chunks_mut(batch_size * 32) {
+            chunk.sort_by_key(|&i| self.length(i));
+            batches.extend(chunk.chunks(batch_size).map(<[usize]>::to_vec));
+        }
+        batches.shuffle(&mut rng);
+        batches
+    }
+
+    /// Batches over all pairs in order of length, for evaluation; the order does not change any result.
+    pub fn by_length(&self, batch_size: usize) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.sort_by_key(|&i| self.length(i));
+        order.chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect()
+    }
+
+    /// A table of what tokenising did.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn table(&self) -> Result<Table> {
+        let mean = |f: fn(&TokenizedPair) -> usize| self.pairs.iter().map(f).sum::<usize>() as f64 / self.len().max(1) as f64;
+        let rows = [
+            ("pairs", self.len() as f64),
+            ("tokens in a prompt, mean", mean(|p| p.prompt.len())),
+            ("tokens in a chosen reply, mean", mean(|p| p.chosen.len())),
+            ("tokens in a rejected reply, mean", mean(|p| p.rejected.len())),
+            ("prompts cut in front", self.prompts_cut as f64),
+            ("replies cut at the end (no end of text)", self.replies_cut as f64),
+        ];
+        Table::new(
+            format!("Tokenised to at most {} ids", self.max_length),
+            vec![
+                Column::text("what", rows.iter().map(|r| r.0.to_string()).collect()),
+                Column::float("value", 1, rows.iter().map(|r| r.1).collect()),
+            ],
+        )
+    }
+}
+
+/// Sequences padded on the right, and the positions whose log-probability a loss may see.
+///
+/// Shapes: B sequences, T the longest of them, N reply tokens in all.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Ids, (B, T), u32; padding is the end-of-text id, which no loss looks at and causality hides.
+    pub input_ids: Tensor,
+    /// 1 where a token belongs to a reply, 0 elsewhere, (B, T), f32.
+    pub completion_mask: Tensor,
+    /// For every reply token the flattened position b * T + t - 1 whose logits predict it, (N), u32.
+    pub predicted_from: Tensor,
+    /// The reply tokens themselves, (N), u32.
+    pub targets: Tensor,
+    /// The sequence that each reply token belongs to, (N), u32.
+    pub sequence: Tensor,
+    /// Reply tokens in each sequence.
+    pub reply_lengths: Vec<usize>,
+}
+
+impl Batch {
+    /// Joins prompts and replies and pads them to the longest.
+    ///
+    /// # Errors
+    /// No sequence, an empty prompt, or an empty reply: there would be nothing to predict from or nothing to predict.
+    pub fn new(sequences: &[(&[u32], &[u32])], pad_id: u32) -> Result<Self> {
+        let t = sequences.iter().map(|(p, r)| p.len() + r.len()).max().ok_or_else(|| Error::new("a batch needs a sequence", "none", "pass at least one index"))?;
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        let (mut from, mut targets, mut sequence, mut reply_lengths) = (vec![], vec![], vec![], vec![]);
+        for (b, (prompt, reply)) in sequences.iter().enumerate() {
+            if prompt.is_empty() || reply.is_empty() {
+                let what = if prompt.is_empty() { "prompt" } else { "reply" };
+                return Err(Error::new(format!("sequence {b} has an empty {what}"), "0 tokens", "drop such pairs; the audit of Dataset::read does"));
+            }
+            let length = prompt.len() + reply.len();
+            ids.extend(prompt.iter().chain(*reply).copied().chain(std::iter::repeat_n(pad_id, t - length)));
+            mask.extend((0..t).map(|i| if (prompt.len()..length).contains(&i) { 1f32 } else { 0. }));
+            from.extend((prompt.len()..length).map(|i| (b * t + i - 1) as u32));
+            targets.extend_from_slice(reply);
+            sequence.extend(std::iter::repeat_n(b as u32, reply.len()));
+            reply_lengths.push(reply.len());
+        }
+        let (b, n) = (sequences.len(), targets.len());
+        let cpu = &Device::Cpu;
+        Ok(Self {
+            input_ids: Tensor::from_vec(ids, (b, t), cpu)?,
+            completion_mask: Tensor::from_vec(mask, (b, t), cpu)?,
+            predicted_from: Tensor::from_vec(from, n, cpu)?,
+            targets: Tensor::from_vec(targets, n, cpu)?,
+            sequence: Tensor::from_vec(sequence, n, cpu)?,
+            reply_lengths,
+        })
+    }
+
+    /// Sequences in the batch: B.
+    pub fn n_sequences(&self) -> usize {
+        self.reply_lengths.len()
+    }
+
+    /// Reply tokens in the batch: N.
+    pub fn n_reply_tokens(&self) -> usize {
+        self.reply_lengths.iter().sum()
+    }
+}

@@ -1,0 +1,141 @@
+//! Models on disk: safetensors under Hugging Face's GPT-2 names, with the config and tokenizer that belong to them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::{Gpt, GptConfig};
+use crate::tokenize::{EOS, Tokenizer};
+
+/// Saves a model so that both this library and transformers can load it.
+///
+/// Beside `PATH.safetensors` stands the folder `PATH/` with `model.safetensors` (the same bytes), `config.json`,
+/// `generation_config.json`, `tokenizer.json` and `tokenizer_config.json`: the layout that
+/// `AutoModelForCausalLM.from_pretrained("PATH")` reads.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn save_model(model: &Gpt, tokenizer: &Tokenizer, path: impl AsRef<Path>) -> Result<PathBuf> {
+    let folder = path.as_ref().with_extension("");
+    let weights = folder.join("model.safetensors");
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    write_tensors(&weights, model.parameters(), format)?;
+    let eos = tokenizer.eos_id();
+    let c = &model.config;
+    let config = json!({
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "tie_word_embeddings": true,
+        "vocab_size": c.vocab_size, "n_positions": c.block_size, "n_embd": c.n_embd, "n_layer": c.n_layer, "n_head": c.n_head,
+        "layer_norm_epsilon": c.layer_norm_epsilon, "resid_pdrop": c.dropout, "embd_pdrop": c.dropout, "attn_pdrop": c.dropout,
+        "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos, "dtype": "float32",
+    });
+    let tokenizer_config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": c.block_size, "clean_up_tokenization_spaces": false,
+        "bos_token": EOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS,
+    });
+    let generation = json!({ "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos });
+    for (name, value) in [("config.json", config), ("tokenizer_config.json", tokenizer_config), ("generation_config.json", generation)] {
+        files::write_atomic(&folder.join(name), format!("{value:#}\n").as_bytes())?;
+    }
+    tokenizer.save(folder.join("tokenizer.json"))?;
+    // One file by a second name costs no space; where links are not to be had, a copy serves.
+    let flat = folder.with_extension("safetensors");
+    let temporary = files::temporary_beside(&flat)?;
+    let _ = fs::remove_file(&temporary);
+    fs::hard_link(&weights, &temporary)
+        .or_else(|_| fs::copy(&weights, &temporary).map(drop))
+        .and_then(|()| fs::rename(&temporary, &flat))
+        .map_err(|e| Error::io(&flat, &e))?;
+    // Renaming one link of a file over another of the same file leaves both names standing.
+    let _ = fs::remove_file(&temporary);
+    Ok(flat)
+}
+
+/// Loads a model and its tokenizer from what [`save_model`] wrote, or from a GPT-2 folder of Hugging Face's.
+///
+/// `path` is the folder, or the `.safetensors` file beside it. Names with and without the prefix `transformer.` are
+/// understood; the attention masks that older files carry, and a head that repeats the embedding, are left out.
+///
+/// # Errors
+/// A file is missing or does not fit the config.
+pub fn load_model(path: impl AsRef<Path>, trainable: bool) -> Result<(Gpt, Tokenizer)> {
+    let path = path.as_ref();
+    let folder = if path.is_dir() { path.to_path_buf() } else { path.with_extension("") };
+    let config = read_config(&folder.join("config.json"))?;
+    let tensors = read_tensors(&folder.join("model.safetensors"))?;
+    let parameters = tensors
+        .into_iter()
+        .filter(|(name, _)| !name.ends_with(".attn.bias") && !name.ends_with(".attn.masked_bias") && name != "lm_head.weight")
+        .map(|(name, t)| (if name.starts_with("transformer.") { name } else { format!("transformer.{name}") }, t))
+        .collect();
+    let model = Gpt::from_parameters(config, parameters, trainable).map_err(|e| e.at(folder.display()))?;
+    Ok((model, Tokenizer::load(folder.join("tokenizer.json"))?))
+}
+
+/// Reads the sizes out of a GPT-2 `config.json`.
+///
+/// # Errors
+/// A size is missing, or the file describes a model that this one is not.
+pub fn read_config(path: &Path) -> Result<GptConfig> {
+    let value: Value = serde_json::from_slice(&files::read(path)?).map_err(|e| Error::from(e).at(path.display()))?;
+    let size = |key: &str| {
+        value[key].as_u64().map(|v| v as usize).ok_or_else(|| {
+            Error::new(format!("{key} is missing"), "a config without it", "give the config.json of a GPT-2 model").at(path.display())
+        })
+    };
+    let activation = value["activation_function"].as_str().unwrap_or("gelu_new");
+    if !matches!(activation, "gelu_new" | "gelu_pytorch_tanh") || value["tie_word_embeddings"] == json!(false) {
+        let got = format!("activation {activation}, tied head {}", value["tie_word_embeddings"]);
+        return Err(Error::new("only GPT-2's tanh GELU and tied head are built here", got, "use a GPT-2 model").at(path.display()));
+    }
+    let config = GptConfig {
+        vocab_size: size("vocab_size")?,
+        block_size: size("n_positions")?,
+        n_layer: size("n_layer")?,
+        n_head: size("n_head")?,
+        n_embd: size("n_embd")?,
+        dropout: value["resid_pdrop"].as_f64().unwrap_or(0.0),
+        layer_norm_epsilon: value["layer_norm_epsilon"].as_f64().unwrap_or(1e-5),
+    };
+    config.check()?;
+    Ok(config)
+}
+
+/// Writes named tensors and a string map as one safetensors file, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: HashMap<String, String>) -> Result<()> {
+    let temporary = files::temporary_beside(path)?;
+    safetensors::serialize_to_file(tensors, Some(metadata), &temporary)
+        .map_err(|e| Error::new(format!("cannot write {}", path.display()), e.to_string(), "check the disk's free space"))?;
+    fs::rename(&temporary, path).map_err(|e| Error::io(path, &e))
+}
+
+/// Reads all tensors of a safetensors file.
+///
+/// # Errors
+/// The file cannot be read, or is no safetensors file.
+pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    fs::metadata(path).map_err(|e| Error::io(path, &e))?;
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| broken(path, &Error::from(e)))?;
+    Ok(tensors.into_iter().collect())
+}
+
+/// Reads the string map of a safetensors file.
+///
+/// # Errors
+/// The file cannot be read, or is no safetensors file.
+pub fn read_metadata(path: &Path) -> Result<HashMap<String, String>> {
+    let bytes = files::read(path)?;
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| broken(path, &e))?;
+    Ok(header.metadata().clone().unwrap_or_default())
+}
+
+fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::new(format!("{} is not a whole safetensors file", path.display()), error.to_string(), "write or download it again")
+}

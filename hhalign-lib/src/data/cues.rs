@@ -1,0 +1,200 @@
+//! Surface cues: how far one gets at telling the chosen reply from the rejected one without reading either.
+//!
+//! If the longer reply were mostly the chosen one, a model could learn "write more" and look aligned. The table here
+//! shows, for a number of such cues, how often the best rule over that one cue alone is right.
+
+use std::collections::HashMap;
+
+/// How well one surface cue tells the chosen reply from the rejected one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CueRow {
+    /// What the rule looks at.
+    pub cue: &'static str,
+    /// The direction that is right more often on the training pairs, or how the weights were fitted.
+    pub rule: String,
+    /// How many held-out pairs the rule decides; on the others both replies look the same to it.
+    pub n: usize,
+    /// The share of held-out pairs that the rule gets right; a pair that it does not decide counts one half.
+    pub accuracy: f64,
+}
+
+/// A cue that is one number for each reply.
+struct Count {
+    name: &'static str,
+    /// What to call a chosen reply with the larger and with the smaller number.
+    more: &'static str,
+    fewer: &'static str,
+    value: fn(&str) -> f64,
+}
+
+const COUNTS: &[Count] = &[
+    Count { name: "words", more: "longer is chosen", fewer: "shorter is chosen", value: |reply| words(reply) as f64 },
+    Count { name: "letters", more: "longer is chosen", fewer: "shorter is chosen", value: |reply| reply.len() as f64 },
+    Count { name: "letters per word", more: "more is chosen", fewer: "fewer is chosen", value: letters_per_word },
+    Count { name: "sentences", more: "more is chosen", fewer: "fewer is chosen", value: sentences },
+    Count { name: "commas", more: "more is chosen", fewer: "fewer is chosen", value: |reply| count(reply, ',') },
+    Count { name: "has a comma", more: "with is chosen", fewer: "without is chosen", value: |reply| has(reply, ',') },
+    Count { name: "has a \"!\"", more: "with is chosen", fewer: "without is chosen", value: |reply| has(reply, '!') },
+    Count { name: "has a \"?\"", more: "with is chosen", fewer: "without is chosen", value: |reply| has(reply, '?') },
+    Count { name: "ends with \"?\"", more: "with is chosen", fewer: "without is chosen", value: |r| ends(r, '?') },
+    Count { name: "ends with \"!\"", more: "with is chosen", fewer: "without is chosen", value: |r| ends(r, '!') },
+    Count { name: "ends with \".\"", more: "with is chosen", fewer: "without is chosen", value: |r| ends(r, '.') },
+    Count { name: "says \"I\"", more: "with is chosen", fewer: "without is chosen", value: says_i },
+    Count { name: "says \"you\"", more: "with is chosen", fewer: "without is chosen", value: says_you },
+    Count { name: "has an apostrophe", more: "with is chosen", fewer: "without is chosen", value: |r| has(r, '\'') },
+];
+
+/// A cue that is one piece of text for each reply, judged by how often training replies of each side have it.
+struct Piece {
+    name: &'static str,
+    value: fn(&str) -> String,
+}
+
+const PIECES: &[Piece] = &[
+    Piece { name: "first word", value: |reply| first_words(reply, 1) },
+    Piece { name: "first two words", value: |reply| first_words(reply, 2) },
+    Piece { name: "last word", value: |reply| reply.split_whitespace().last().map(bare).unwrap_or_default() },
+];
+
+/// Measures how well each surface cue tells chosen from rejected replies.
+///
+/// Both arguments hold pairs of a chosen and a rejected reply. Directions and log-odds are fitted on `train`, and the
+/// accuracy is measured on `held_out`; without held-out pairs it is one half.
+///
+/// # Example
+///
+/// ```
+/// use hhalign::data::cues::surface_cues;
+///
+/// let train = [("Yes, with pleasure, of course.", "No."), ("Here is a longer reply.", "Go away.")];
+/// let held_out = [("This one is long as well.", "Never."), ("Short.", "Not as short.")];
+/// let rows = surface_cues(&train, &held_out);
+/// assert_eq!(rows[0].cue, "words");
+/// assert_eq!(rows[0].rule, "longer is chosen");
+/// assert_eq!(rows[0].accuracy, 0.5);
+/// ```
+pub fn surface_cues(train: &[(&str, &str)], held_out: &[(&str, &str)]) -> Vec<CueRow> {
+    let counts = COUNTS.iter().map(|cue| {
+        let signs = train.iter().map(|(chosen, rejected)| sign((cue.value)(chosen) - (cue.value)(rejected)));
+        let more = signs.sum::<f64>() >= 0.0;
+        let direction = if more { 1.0 } else { -1.0 };
+        let rule = if more { cue.more } else { cue.fewer }.to_owned();
+        measure(cue.name, rule, held_out, |reply| direction * (cue.value)(reply))
+    });
+    let pieces = PIECES.iter().map(|cue| {
+        let odds = log_odds(train, cue.value);
+        let weight = |reply: &str| odds.get(&(cue.value)(reply)).copied().unwrap_or(0.0);
+        measure(cue.name, "log-odds fitted on train".to_owned(), held_out, weight)
+    });
+    counts.chain(pieces).collect()
+}
+
+/// Scores held-out pairs by the rule that the reply with the larger score is the chosen one.
+fn measure(cue: &'static str, rule: String, held_out: &[(&str, &str)], score: impl Fn(&str) -> f64) -> CueRow {
+    let signs: Vec<f64> = held_out.iter().map(|(chosen, rejected)| sign(score(chosen) - score(rejected))).collect();
+    let n = signs.iter().filter(|&&sign| sign != 0.0).count();
+    let right: f64 = signs.iter().map(|sign| (sign + 1.0) / 2.0).sum();
+    let accuracy = if signs.is_empty() { 0.5 } else { right / signs.len() as f64 };
+    CueRow { cue, rule, n, accuracy }
+}
+
+/// For each piece of text the log of how much more often it stands in chosen than in rejected replies. One is added
+/// to each count, so that a piece seen once does not get an endless weight.
+fn log_odds(train: &[(&str, &str)], piece: fn(&str) -> String) -> HashMap<String, f64> {
+    let mut counts: HashMap<String, (f64, f64)> = HashMap::new();
+    for (chosen, rejected) in train {
+        counts.entry(piece(chosen)).or_default().0 += 1.0;
+        counts.entry(piece(rejected)).or_default().1 += 1.0;
+    }
+    counts.into_iter().map(|(piece, (chosen, rejected))| (piece, ((chosen + 1.0) / (rejected + 1.0)).ln())).collect()
+}
+
+/// -1, 0 or 1. `f64::signum` gives 1 for zero, which would decide a tie.
+fn sign(difference: f64) -> f64 {
+    if difference > 0.0 {
+        1.0
+    } else if difference < 0.0 {
+        -1.0
+    } else {
+        0.0
+    }
+}
+
+fn words(reply: &str) -> usize {
+    reply.split_whitespace().count()
+}
+
+fn letters_per_word(reply: &str) -> f64 {
+    let letters = reply.chars().filter(|letter| letter.is_alphanumeric()).count();
+    letters as f64 / words(reply).max(1) as f64
+}
+
+fn sentences(reply: &str) -> f64 {
+    reply.chars().filter(|mark| matches!(mark, '.' | '!' | '?')).count() as f64
+}
+
+fn count(reply: &str, mark: char) -> f64 {
+    reply.matches(mark).count() as f64
+}
+
+fn has(reply: &str, mark: char) -> f64 {
+    f64::from(u8::from(reply.contains(mark)))
+}
+
+fn ends(reply: &str, mark: char) -> f64 {
+    f64::from(u8::from(reply.trim_end().ends_with(mark)))
+}
+
+fn says_i(reply: &str) -> f64 {
+    let says = reply.split_whitespace().any(|word| word.split('\'').next() == Some("I"));
+    f64::from(u8::from(says))
+}
+
+fn says_you(reply: &str) -> f64 {
+    let says = reply.split_whitespace().any(|word| matches!(bare(word).as_str(), "you" | "your" | "yourself"));
+    f64::from(u8::from(says))
+}
+
+/// A word in lower case and without the punctuation around it.
+fn bare(word: &str) -> String {
+    word.trim_matches(|letter: char| !letter.is_alphanumeric()).to_lowercase()
+}
+
+fn first_words(reply: &str, n: usize) -> String {
+    reply.split_whitespace().take(n).map(bare).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row<'a>(rows: &'a [CueRow], cue: &str) -> &'a CueRow {
+        rows.iter().find(|row| row.cue == cue).expect("a known cue")
+    }
+
+    #[test]
+    fn a_direction_is_fitted_on_train_and_measured_on_held_out() {
+        let train = [("Short.", "This one is longer."), ("Ok then.", "This one is longer.")];
+        let held_out = [("Short again.", "Not quite as short."), ("A longer one here.", "Short."), ("Same.", "Equal.")];
+        let rows = surface_cues(&train, &held_out);
+        let words = row(&rows, "words");
+        assert_eq!(words.rule, "shorter is chosen");
+        assert_eq!(words.n, 2);
+        assert!((words.accuracy - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_telling_first_word_is_found() {
+        let train = [("Yes, it is.", "No, it is not."), ("Yes, I do.", "No, I do not.")];
+        let held_out = [("Yes, again.", "No, again.")];
+        let rows = surface_cues(&train, &held_out);
+        assert_eq!(row(&rows, "first word").accuracy, 1.0);
+        assert_eq!(row(&rows, "has a \"!\"").accuracy, 0.5);
+        assert_eq!(row(&rows, "has a \"!\"").n, 0);
+    }
+
+    #[test]
+    fn no_held_out_pairs_give_one_half() {
+        assert!(surface_cues(&[], &[]).iter().all(|row| row.n == 0 && row.accuracy == 0.5));
+    }
+}

@@ -1,0 +1,152 @@
+//! Human preference data: from rows of text to audited pairs, split so that no prompt stands on both sides.
+//!
+//! [`source`] reads rows, [`parse`] turns a row into a [`Pair`] or says why it cannot, [`audit`] counts every
+//! irregularity, [`split`] divides by the first turn of the dialogue. [`embedded`] is the synthetic set that ships with
+//! the library; [`cues`] shows that no single surface feature gives its labels away.
+
+pub mod audit;
+pub mod cues;
+pub mod embedded;
+pub mod parse;
+pub mod source;
+pub mod split;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::rng::sha256_hex;
+use audit::Audit;
+pub use embedded::PromptKind;
+use source::RawRow;
+pub use split::Split;
+
+/// Where a row comes from: the subset (or file) and its line, counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The subset's name, such as `harmless-base`.
+    pub subset: Arc<str>,
+    /// The line in its file, counted from 1.
+    pub line: usize,
+}
+
+/// One preference: a prompt and two replies, of which people preferred `chosen`.
+///
+/// The prompt ends with `"\n\nAssistant:"`; the replies begin with the space that follows it in the source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    /// The dialogue up to and including the last `"\n\nAssistant:"`.
+    pub prompt: String,
+    /// The preferred reply.
+    pub chosen: String,
+    /// The other reply.
+    pub rejected: String,
+    /// Where the pair comes from.
+    pub origin: Origin,
+    /// What kind of request it is; known for the embedded set only.
+    pub kind: Option<PromptKind>,
+    /// Which side of an official split it stands on, where there is one: `Some(true)` is held out.
+    pub held_out: Option<bool>,
+}
+
+impl Pair {
+    /// The first thing the human says, trimmed: what the split goes by.
+    pub fn first_turn(&self) -> &str {
+        parse::first_turn(&self.prompt)
+    }
+}
+
+/// Audited pairs with a name and a hash.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// A name for reports, such as `embedded (synthetic)`.
+    pub name: String,
+    /// The pairs that were kept.
+    pub pairs: Vec<Pair>,
+    /// What was found in the rows and what was done about it.
+    pub audit: Audit,
+}
+
+impl Dataset {
+    /// The embedded synthetic set: `n_pairs` pairs drawn from a seeded grammar.
+    ///
+    /// Figures measured on it show how the method works; they say nothing about real assistants.
+    ///
+    /// # Example
+    /// ```
+    /// let data = hhalign::data::Dataset::embedded(1, 200)?;
+    /// assert_eq!(data.pairs.len(), 200);
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn embedded(seed: u64, n_pairs: usize) -> Result<Self> {
+        if n_pairs == 0 {
+            return Err(Error::new("the embedded set needs at least one pair", "0", "ask for 4000, the default"));
+        }
+        let subset: Arc<str> = "embedded".into();
+        let rows = embedded::generate(seed, n_pairs).into_iter().enumerate().map(|(i, pair)| RawRow {
+            chosen: format!("{}{}", pair.prompt, pair.chosen),
+            rejected: format!("{}{}", pair.prompt, pair.rejected),
+            origin: Origin { subset: subset.clone(), line: i + 1 },
+            kind: Some(pair.kind),
+            held_out: Some(pair.held_out()),
+        });
+        Self::from_rows("embedded (synthetic)", rows.collect())
+    }
+
+    /// Reads real HH pairs: one `.jsonl` or `.jsonl.gz` file, or a folder of subsets and splits.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a line that is not an HH row; the message names file, line and mend.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let name = path.file_name().map_or("data".into(), |n| n.to_string_lossy().into_owned());
+        Self::from_rows(&name, source::read_rows(path)?)
+    }
+
+    /// Parses and audits rows that are already in memory.
+    ///
+    /// # Errors
+    /// No usable pair among the rows.
+    pub fn from_rows(name: &str, rows: Vec<RawRow>) -> Result<Self> {
+        let (pairs, audit) = audit::audit_rows(rows);
+        if pairs.is_empty() {
+            return Err(Error::new(
+                "no usable preference pair was found",
+                format!("{} rows, all dropped", audit.rows_read()),
+                "look at the audit of the file: HH rows hold a dialogue that ends with an Assistant turn",
+            ));
+        }
+        Ok(Self { name: name.into(), pairs, audit })
+    }
+
+    /// The first 16 digits of the SHA-256 over every pair's texts, in order.
+    pub fn hash(&self) -> String {
+        let texts = self.pairs.iter().flat_map(|p| [p.prompt.as_bytes(), &[0], p.chosen.as_bytes(), &[0], p.rejected.as_bytes(), &[0]]);
+        sha256_hex(texts, 16)
+    }
+
+    /// Divides into training and held-out pairs by the first turn; see [`split::split`].
+    ///
+    /// # Errors
+    /// `held_out_fraction` outside (0, 1), or a side that would be empty.
+    pub fn split(&self, held_out_fraction: f64) -> Result<Split> {
+        split::split(&self.pairs, held_out_fraction)
+    }
+
+    /// Writes the pairs as HH rows (`{"chosen": ..., "rejected": ...}`, one a line), for other tools.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_jsonl(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let mut text = String::new();
+        for p in &self.pairs {
+            let row = serde_json::json!({
+                "chosen": format!("{}{}", p.prompt, p.chosen), "rejected": format!("{}{}", p.prompt, p.rejected)
+            });
+            text.push_str(&row.to_string());
+            text.push('\n');
+        }
+        crate::files::write_atomic(path, text.as_bytes())
+    }
+}

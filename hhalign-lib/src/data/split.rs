@@ -1,0 +1,123 @@
+//! Divides pairs into training and held-out ones so that no dialogue's first turn stands on both sides.
+
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+
+use super::Pair;
+use crate::error::{Error, Result};
+use crate::table::{Column, Table};
+
+/// Training and held-out pairs, and what the split had to do.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// Pairs to learn from.
+    pub train: Vec<Pair>,
+    /// Pairs on which everything is measured.
+    pub held_out: Vec<Pair>,
+    /// How the sides were chosen.
+    pub rule: SplitRule,
+    /// Training pairs left out because their first turn also stands among the held-out ones.
+    pub overlap_removed: usize,
+}
+
+/// How a pair's side was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitRule {
+    /// The source says so: files named train and test, or the embedded set's held-out templates and fillers.
+    Official,
+    /// By a hash of the first turn.
+    FirstTurnHash,
+}
+
+/// Splits by the official side where the source has both sides, by a hash of the first turn otherwise.
+///
+/// The hash is of the trimmed, lower-cased text, so that the same question never stands on both sides, whatever the seed
+/// and the order of the rows. With an official split, training pairs whose first turn is also a held-out one are left
+/// out, and counted.
+///
+/// # Errors
+/// `held_out_fraction` outside (0, 1), or a side that would be empty.
+///
+/// # Example
+/// ```
+/// let data = hhalign::data::Dataset::embedded(1, 300)?;
+/// let split = data.split(0.1)?;
+/// assert_eq!(split.overlap(), 0);
+/// # Ok::<(), hhalign::error::Error>(())
+/// ```
+pub fn split(pairs: &[Pair], held_out_fraction: f64) -> Result<Split> {
+    if !(held_out_fraction > 0.0 && held_out_fraction < 1.0) {
+        return Err(Error::new("the held-out fraction must lie between 0 and 1", held_out_fraction.to_string(), "choose a value such as 0.1"));
+    }
+    let official = pairs.iter().any(|p| p.held_out == Some(true)) && pairs.iter().any(|p| p.held_out == Some(false));
+    let rule = if official { SplitRule::Official } else { SplitRule::FirstTurnHash };
+    let is_held_out = |p: &Pair| match (rule, p.held_out) {
+        (SplitRule::Official, Some(side)) => side,
+        _ => hash_fraction(p.first_turn()) < held_out_fraction,
+    };
+    let (held_out, mut train): (Vec<Pair>, Vec<Pair>) = pairs.iter().cloned().partition(is_held_out);
+    let seen: HashSet<String> = held_out.iter().map(|p| normal(p.first_turn())).collect();
+    let before = train.len();
+    train.retain(|p| !seen.contains(&normal(p.first_turn())));
+    let overlap_removed = before - train.len();
+    if train.is_empty() || held_out.is_empty() {
+        return Err(Error::new(
+            "a split needs pairs on both sides",
+            format!("{} to train on and {} held out", train.len(), held_out.len()),
+            "use more pairs, or another held-out fraction",
+        ));
+    }
+    Ok(Split { train, held_out, rule, overlap_removed })
+}
+
+impl Split {
+    /// First turns that stand on both sides; zero, or the split is broken.
+    pub fn overlap(&self) -> usize {
+        let train: HashSet<String> = self.train.iter().map(|p| normal(p.first_turn())).collect();
+        self.held_out.iter().map(|p| normal(p.first_turn())).collect::<HashSet<_>>().intersection(&train).count()
+    }
+
+    /// At most `n` held-out pairs, spread evenly over them: what a metric on a budget is measured on.
+    pub fn held_out_sample(&self, n: usize) -> Vec<Pair> {
+        let total = self.held_out.len();
+        let n = n.min(total);
+        (0..n).map(|i| self.held_out[i * total / n].clone()).collect()
+    }
+
+    /// A table of both sides: pairs, distinct first turns, mean words of a reply.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn table(&self) -> Result<Table> {
+        let sides = [&self.train, &self.held_out];
+        let distinct = |p: &[Pair]| p.iter().map(|p| normal(p.first_turn())).collect::<HashSet<_>>().len() as i64;
+        let words = |p: &[Pair], f: fn(&Pair) -> &str| p.iter().map(|p| f(p).split_whitespace().count()).sum::<usize>() as f64 / p.len() as f64;
+        Table::new(
+            match self.rule {
+                SplitRule::Official => "Split (as the source says)",
+                SplitRule::FirstTurnHash => "Split (by a hash of the first turn)",
+            },
+            vec![
+                Column::text("side", vec!["train".into(), "held out".into()]),
+                Column::int("pairs", sides.iter().map(|s| s.len() as i64).collect()),
+                Column::int("first turns", sides.iter().map(|s| distinct(s)).collect()),
+                Column::int("first turns on both sides", vec![self.overlap() as i64; 2]),
+                Column::int("left out for overlap", vec![self.overlap_removed as i64, 0]),
+                Column::float("words in chosen", 1, sides.iter().map(|s| words(s, |p| &p.chosen)).collect()),
+                Column::float("words in rejected", 1, sides.iter().map(|s| words(s, |p| &p.rejected)).collect()),
+            ],
+        )
+    }
+}
+
+fn normal(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+/// A number in [0, 1) that depends on the text alone.
+fn hash_fraction(text: &str) -> f64 {
+    let digest = Sha256::digest(normal(text).as_bytes());
+    let first: [u8; 8] = digest[..8].try_into().expect("a SHA-256 has 32 bytes");
+    u64::from_be_bytes(first) as f64 / 2f64.powi(64)
+}

@@ -1,0 +1,9 @@
+//! Five metrics, each with its number of cases and an interval: perplexity, toxicity, refusal, human preferences, quality.
+
+pub mod comparison;
+pub mod perplexity;
+pub mod quality;
+pub mod refusal;
+pub mod stats;
+pub mod toxicity;
+pub mod winrate;

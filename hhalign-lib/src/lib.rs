@@ -1,0 +1,16 @@
+//! hhalign: preference alignment of a small GPT, step by step.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod data;
+pub mod error;
+pub mod files;
+pub mod loss;
+pub mod model;
+pub mod nn;
+pub mod optim;
+pub mod rng;
+pub mod score;
+pub mod table;
+pub mod tokenize;
+pub mod train;

@@ -1,0 +1,402 @@
+//! A GPT-2 / nanoGPT transformer: pre-norm, tanh GELU, learned positions, tied head.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor, Var};
+use rand_distr::{Distribution, Normal};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::nn::{self, Dropout};
+use crate::rng::{sha256_hex, stream};
+
+/// Sizes and rates of a [`Gpt`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GptConfig {
+    /// Ids in the vocabulary: V.
+    pub vocab_size: usize,
+    /// Longest sequence: T.
+    pub block_size: usize,
+    /// Transformer blocks.
+    pub n_layer: usize,
+    /// Attention heads.
+    pub n_head: usize,
+    /// Width: C.
+    pub n_embd: usize,
+    /// Dropout probability in training.
+    pub dropout: f64,
+    /// What layer norm adds to the variance.
+    pub layer_norm_epsilon: f64,
+}
+
+/// Sizes that go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// 4 layers, 4 heads, 128 wide: minutes on two cores.
+    Toy,
+    /// 6 layers, 6 heads, 384 wide, 4,096 ids: about 12 million parameters.
+    Small,
+    /// 12 layers, 12 heads, 768 wide, GPT-2's 50,257 ids: 85 million parameters in its blocks, 124 million in all.
+    Gpt2,
+}
+
+impl Preset {
+    /// The preset of a name: `toy`, `small` or `gpt2`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "toy" => Ok(Self::Toy),
+            "small" => Ok(Self::Small),
+            "gpt2" => Ok(Self::Gpt2),
+            other => Err(Error::new("no such preset", other, "choose toy, small or gpt2")),
+        }
+    }
+
+    /// The vocabulary to learn, or `None` where GPT-2's own is used.
+    pub fn vocab_size(self) -> Option<usize> {
+        match self {
+            Self::Toy => Some(1024),
+            Self::Small => Some(4096),
+            Self::Gpt2 => None,
+        }
+    }
+
+    /// The model's sizes for a vocabulary of `vocab_size` ids.
+    pub fn config(self, vocab_size: usize) -> GptConfig {
+        let (n_layer, n_head, n_embd, block_size) = match self {
+            Self::Toy => (4, 4, 128, 256),
+            Self::Small => (6, 6, 384, 512),
+            Self::Gpt2 => (12, 12, 768, 1024),
+        };
+        GptConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
+    }
+}
+
+impl GptConfig {
+    /// Says what is wrong with the sizes, if anything.
+    ///
+    /// # Errors
+    /// A size of zero, a width that the heads do not divide, a dropout outside [0, 1).
+    pub fn check(&self) -> Result<()> {
+        let sizes = [self.vocab_size, self.block_size, self.n_layer, self.n_head, self.n_embd];
+        if sizes.contains(&0) {
+            return Err(Error::new("every size of a model must be at least 1", format!("{self:?}"), "start from a preset"));
+        }
+        if !self.n_embd.is_multiple_of(self.n_head) {
+            return Err(Error::new("n_head must divide n_embd", format!("n_embd {}, n_head {}", self.n_embd, self.n_head), "for example 128 and 4"));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::new("dropout must lie in [0, 1)", self.dropout.to_string(), "0.0 or 0.1 are usual"));
+        }
+        Ok(())
+    }
+
+    /// The name and shape of every parameter, in Hugging Face's order and naming.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let c = self.n_embd;
+        let mut list = vec![("transformer.wte.weight".into(), vec![self.vocab_size, c]), ("transformer.wpe.weight".into(), vec![self.block_size, c])];
+        for layer in 0..self.n_layer {
+            let mut add = |name: &str, shape: Vec<usize>| list.push((format!("transformer.h.{layer}.{name}"), shape));
+            for (name, n_in, n_out) in [("attn.c_attn", c, 3 * c), ("attn.c_proj", c, c), ("mlp.c_fc", c, 4 * c), ("mlp.c_proj", 4 * c, c)] {
+                add(&format!("{name}.weight"), vec![n_in, n_out]);
+                add(&format!("{name}.bias"), vec![n_out]);
+            }
+            for name in ["ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias"] {
+                add(name, vec![c]);
+            }
+        }
+        list.push(("transformer.ln_f.weight".into(), vec![c]));
+        list.push(("transformer.ln_f.bias".into(), vec![c]));
+        list
+    }
+
+    /// Numbers in all parameters together; the head is tied to the token embedding and counts once.
+    pub fn n_parameters(&self) -> usize {
+        self.parameters().iter().map(|p| p.1.iter().product::<usize>()).sum()
+    }
+}
+
+struct Block {
+    ln_1: [Tensor; 2],
+    c_attn: [Tensor; 2],
+    attn_c_proj: [Tensor; 2],
+    ln_2: [Tensor; 2],
+    c_fc: [Tensor; 2],
+    mlp_c_proj: [Tensor; 2],
+}
+
+/// The model. It is not `Clone`, since tensors share their storage: [`Gpt::freeze`] and [`Gpt::fork`] say what they do.
+pub struct Gpt {
+    /// Its sizes.
+    pub config: GptConfig,
+    parameters: BTreeMap<String, Tensor>,
+    vars: BTreeMap<String, Var>,
+    wte: Tensor,
+    wpe: Tensor,
+    blocks: Vec<Block>,
+    ln_f: [Tensor; 2],
+}
+
+impl Gpt {
+    /// A fresh model: normal weights of deviation 0.02 (0.02 / √(2 n_layer) where a block writes back), zero biases.
+    ///
+    /// # Errors
+    /// What [`GptConfig::check`] finds.
+    ///
+    /// # Source
+    /// Radford et al. 2019 (GPT-2), section 2.3.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::model::{Gpt, Preset};
+    /// let model = Gpt::new(Preset::Toy.config(1024), 1)?;
+    /// assert_eq!(model.n_parameters(), model.config.n_parameters());
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn new(config: GptConfig, seed: u64) -> Result<Self> {
+        config.check()?;
+        let mut parameters = BTreeMap::new();
+        for (name, shape) in config.parameters() {
+            let n: usize = shape.iter().product();
+            let values: Vec<f32> = if name.ends_with("bias") {
+                vec![0.; n]
+            } else if name.contains("ln_") {
+                vec![1.; n]
+            } else {
+                let scale = if name.ends_with("c_proj.weight") { 0.02 / (2.0 * config.n_layer as f32).sqrt() } else { 0.02 };
+                let normal = Normal::new(0f32, scale).expect("a positive deviation");
+                let mut rng = stream(seed, &name, &[]);
+                (0..n).map(|_| normal.sample(&mut rng)).collect()
+            };
+            parameters.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
+        }
+        Self::from_parameters(config, parameters, true)
+    }
+
+    /// A model of given parameters, under Hugging Face's names; trainable, or frozen.
+    ///
+    /// # Errors
+    /// A parameter that is missing, unknown or of another shape.
+    pub fn from_parameters(config: GptConfig, given: BTreeMap<String, Tensor>, trainable: bool) -> Result<Self> {
+        config.check()?;
+        let mut vars = BTreeMap::new();
+        let mut parameters = BTreeMap::new();
+        for (name, shape) in config.parameters() {
+            let tensor = given.get(&name).ok_or_else(|| {
+                Error::new(format!("the parameter {name} is missing"), format!("{} parameters", given.len()), "check that weights and config.json belong together")
+            })?;
+            if tensor.dims() != shape {
+                return Err(Error::new(format!("{name} has another shape"), format!("{:?} instead of {shape:?}", tensor.dims()), "check that weights and config.json belong together"));
+            }
+            let copy = tensor.to_dtype(if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?.copy()?.detach();
+            if trainable {
+                let var = Var::from_tensor(&copy)?;
+                parameters.insert(name.clone(), var.as_tensor().clone());
+                vars.insert(name, var);
+            } else {
+                parameters.insert(name, copy);
+            }
+        }
+        if let Some(name) = given.keys().find(|n| !parameters.contains_key(*n)) {
+            return Err(Error::new("a parameter that this model does not have", name.as_str(), "check that weights and config.json belong together"));
+        }
+        let get = |name: &str| parameters[name].clone();
+        let two = |name: &str| [get(&format!("{name}.weight")), get(&format!("{name}.bias"))];
+        let blocks = (0..config.n_layer).map(|layer| {
+            let of = |name: &str| two(&format!("transformer.h.{layer}.{name}"));
+            Block { ln_1: of("ln_1"), c_attn: of("attn.c_attn"), attn_c_proj: of("attn.c_proj"), ln_2: of("ln_2"), c_fc: of("mlp.c_fc"), mlp_c_proj: of("mlp.c_proj") }
+        });
+        let blocks = blocks.collect();
+        let (wte, wpe, ln_f) = (get("transformer.wte.weight"), get("transformer.wpe.weight"), two("transformer.ln_f"));
+        Ok(Self { config, parameters, vars, wte, wpe, blocks, ln_f })
+    }
+
+    /// A copy that never changes: the reference of DPO.
+    ///
+    /// # Errors
+    /// A failure of the tensor library.
+    pub fn freeze(&self) -> Result<Self> {
+        Self::from_parameters(self.config.clone(), self.parameters.clone(), false)
+    }
+
+    /// A copy with storage of its own that can be trained apart from this one.
+    ///
+    /// # Errors
+    /// A failure of the tensor library.
+    pub fn fork(&self) -> Result<Self> {
+        Self::from_parameters(self.config.clone(), self.parameters.clone(), true)
+    }
+
+    /// Whether it is a frozen copy.
+    pub fn is_frozen(&self) -> bool {
+        self.vars.is_empty()
+    }
+
+    /// Every parameter under its Hugging Face name, in the order of the names.
+    pub fn parameters(&self) -> &BTreeMap<String, Tensor> {
+        &self.parameters
+    }
+
+    /// What an optimiser may change; empty for a frozen model.
+    pub fn vars(&self) -> &BTreeMap<String, Var> {
+        &self.vars
+    }
+
+    /// Numbers in all parameters together.
+    pub fn n_parameters(&self) -> usize {
+        self.config.n_parameters()
+    }
+
+    /// Overwrites the parameters with those of another model of the same sizes.
+    ///
+    /// # Errors
+    /// This model is frozen, or the sizes differ.
+    pub fn assign(&self, parameters: &BTreeMap<String, Tensor>) -> Result<()> {
+        if self.is_frozen() {
+            return Err(Error::new("a frozen model cannot change", "Gpt::assign on a frozen copy", "use Gpt::fork for a copy that can"));
+        }
+        for (name, var) in &self.vars {
+            let value = parameters.get(name).ok_or_else(|| Error::new("a parameter is missing", name.as_str(), "give all parameters"))?;
+            var.set(&value.detach())?;
+        }
+        Ok(())
+    }
+
+    /// The first 16 digits of the SHA-256 over names and values of all parameters.
+    ///
+    /// # Errors
+    /// A failure of the tensor library.
+    pub fn hash(&self) -> Result<String> {
+        let mut bytes = vec![];
+        for (name, tensor) in &self.parameters {
+            bytes.extend_from_slice(name.as_bytes());
+            for value in tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()? {
+                bytes.extend_from_slice(&value.to_le_bytes());
+            }
+        }
+        Ok(sha256_hex([bytes.as_slice()], 16))
+    }
+
+    /// The last hidden states, before the head.
+    ///
+    /// # Shapes
+    /// input_ids (B, T) -> (B, T, C)
+    ///
+    /// # Errors
+    /// T over `block_size`, or an id outside the vocabulary.
+    pub fn hidden(&self, input_ids: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
+        self.forward(input_ids, None, dropout)
+    }
+
+    /// The hidden states of new tokens, with the keys and values of earlier ones taken from `cache` and added to it.
+    ///
+    /// # Shapes
+    /// input_ids (B, T) -> (B, T, C)
+    ///
+    /// # Errors
+    /// More tokens in all than `block_size`.
+    pub fn hidden_cached(&self, input_ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        self.forward(input_ids, Some(cache), &mut Dropout::off())
+    }
+
+    /// Logits of hidden states: the product with the token embedding, which is tied to the head.
+    ///
+    /// # Shapes
+    /// hidden (..., C) -> (..., V)
+    ///
+    /// # Errors
+    /// A failure of the tensor library.
+    pub fn head(&self, hidden: &Tensor) -> Result<Tensor> {
+        let mut dims = hidden.dims().to_vec();
+        let logits = hidden.reshape(((), self.config.n_embd))?.matmul(&self.wte.t()?)?;
+        *dims.last_mut().expect("hidden has a last dimension") = self.config.vocab_size;
+        Ok(logits.reshape(dims)?)
+    }
+
+    /// Logits of every position, without dropout.
+    ///
+    /// # Shapes
+    /// input_ids (B, T) -> (B, T, V)
+    ///
+    /// # Errors
+    /// T over `block_size`, or an id outside the vocabulary.
+    pub fn logits(&self, input_ids: &Tensor) -> Result<Tensor> {
+        self.head(&self.hidden(input_ids, &mut Dropout::off())?)
+    }
+
+    fn forward(&self, input_ids: &Tensor, mut cache: Option<&mut KvCache>, dropout: &mut Dropout) -> Result<Tensor> {
+        let (b, t) = input_ids.dims2()?;
+        let c = self.config.n_embd;
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+        if start + t > self.config.block_size {
+            return Err(Error::new("the sequence is longer than the model's block", format!("{} tokens, block_size {}", start + t, self.config.block_size), "cut the text, or use a preset with a longer block"));
+        }
+        let tokens = self.wte.index_select(&input_ids.flatten_all()?, 0)?.reshape((b, t, c))?;
+        let mut x = dropout.apply(&tokens.broadcast_add(&self.wpe.narrow(0, start, t)?)?)?;
+        let eps = self.config.layer_norm_epsilon;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let [weight, bias] = &block.ln_1;
+            let cached = cache.as_deref_mut().map(|cache| &mut cache.layers[layer]);
+            let y = self.attention(block, &nn::layer_norm(&x, weight, bias, eps)?, cached, dropout)?;
+            x = (x + dropout.apply(&y)?)?;
+            let [weight, bias] = &block.ln_2;
+            let y = nn::linear(&nn::layer_norm(&x, weight, bias, eps)?, &block.c_fc[0], &block.c_fc[1])?;
+            let y = nn::linear(&nn::gelu(&y)?, &block.mlp_c_proj[0], &block.mlp_c_proj[1])?;
+            x = (x + dropout.apply(&y)?)?;
+        }
+        nn::layer_norm(&x, &self.ln_f[0], &self.ln_f[1], eps)
+    }
+
+    fn attention(&self, block: &Block, x: &Tensor, cached: Option<&mut Option<(Tensor, Tensor)>>, dropout: &mut Dropout) -> Result<Tensor> {
+        let (b, t, c) = x.dims3()?;
+        let h = self.config.n_head;
+        let qkv = nn::linear(x, &block.c_attn[0], &block.c_attn[1])?.reshape((b, t, 3, h, c / h))?;
+        let part = |i: usize| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+        let (q, mut k, mut v) = (part(0)?, part(1)?, part(2)?);
+        if let Some(slot) = cached {
+            if let Some((old_k, old_v)) = slot {
+                k = Tensor::cat(&[&*old_k, &k], 2)?;
+                v = Tensor::cat(&[&*old_v, &v], 2)?;
+            }
+            *slot = Some((k.clone(), v.clone()));
+        }
+        let y = nn::causal_attention(&q, &k, &v, dropout)?;
+        nn::linear(&y.transpose(1, 2)?.reshape((b, t, c))?, &block.attn_c_proj[0], &block.attn_c_proj[1])
+    }
+}
+
+/// Keys and values of the tokens seen so far, layer by layer.
+#[derive(Debug, Clone)]
+pub struct KvCache {
+    layers: Vec<Option<(Tensor, Tensor)>>,
+}
+
+impl KvCache {
+    /// An empty cache for a model.
+    pub fn new(model: &Gpt) -> Self {
+        Self { layers: vec![None; model.config.n_layer] }
+    }
+
+    /// Tokens in the cache.
+    pub fn len(&self) -> usize {
+        self.layers.first().and_then(Option::as_ref).map_or(0, |(k, _)| k.dims()[2])
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keeps only the sequences at `rows`, in that order: the others have ended.
+    ///
+    /// # Errors
+    /// A failure of the tensor library.
+    pub fn keep_rows(&mut self, rows: &Tensor) -> Result<()> {
+        for (k, v) in self.layers.iter_mut().flatten() {
+            (*k, *v) = (k.index_select(rows, 0)?, v.index_select(rows, 0)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,46 @@
+//! Seeded random streams: one seed and a name give one stream, so that no draw depends on what was drawn elsewhere.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+/// The random generator used everywhere: fast, portable, the same on every machine.
+pub type Rng = ChaCha8Rng;
+
+/// The stream that belongs to a seed, a name and a list of counters (epoch, step, row ...).
+///
+/// # Example
+/// ```
+/// use hhalign::rng::stream;
+/// use rand::Rng as _;
+/// let mut a = stream(7, "dropout", &[3]);
+/// let mut b = stream(7, "dropout", &[3]);
+/// assert_eq!(a.random::<u64>(), b.random::<u64>());
+/// assert_ne!(stream(7, "dropout", &[4]).random::<u64>(), stream(7, "data", &[4]).random::<u64>());
+/// ```
+pub fn stream(seed: u64, name: &str, counters: &[u64]) -> Rng {
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    hash.update(name.as_bytes());
+    for counter in counters {
+        hash.update([0]);
+        hash.update(counter.to_le_bytes());
+    }
+    Rng::from_seed(hash.finalize().into())
+}
+
+/// The first `digits` hexadecimal digits of a SHA-256: how data, weights and tokenizers are named in reports.
+///
+/// # Example
+/// ```
+/// assert_eq!(hhalign::rng::sha256_hex([b"abc".as_slice()], 8), "ba7816bf");
+/// ```
+pub fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>, digits: usize) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let mut hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    hex.truncate(digits);
+    hex
+}

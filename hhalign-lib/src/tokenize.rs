@@ -1,0 +1,205 @@
+//! Byte-level BPE: trained on the data for small models, or GPT-2's own 50,257 ids.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
+
+use crate::data::Pair;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::rng::sha256_hex;
+
+/// The text of the one special token: it ends a reply, and pads a batch where nothing looks.
+pub const EOS: &str = "<|endoftext|>";
+
+/// Smallest vocabulary: 256 bytes and the end of text.
+pub const MIN_VOCAB: usize = 257;
+
+/// Text to ids and back.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<HfTokenizer>,
+    eos_id: u32,
+}
+
+fn failed(error: tokenizers::Error) -> Error {
+    Error::new("the tokenizer failed", error.to_string(), "")
+}
+
+impl Tokenizer {
+    /// Learns a byte-level BPE of `vocab_size` ids from the texts of `pairs`; the same pairs give the same ids.
+    ///
+    /// # Errors
+    /// `vocab_size` under 257 (every byte must have an id), or no pairs.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::{data::Dataset, tokenize::Tokenizer};
+    /// let tokenizer = Tokenizer::train(&Dataset::embedded(1, 100)?.pairs, 400)?;
+    /// let ids = tokenizer.encode("Hello there!")?;
+    /// assert_eq!(tokenizer.decode(&ids)?, "Hello there!");
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn train(pairs: &[Pair], vocab_size: usize) -> Result<Self> {
+        if vocab_size < MIN_VOCAB {
+            return Err(Error::new("the vocabulary is too small", vocab_size.to_string(), format!("a byte-level BPE needs at least {MIN_VOCAB} ids; 1024 suits the toy preset")));
+        }
+        if pairs.is_empty() {
+            return Err(Error::new("no text to learn a vocabulary from", "0 pairs", "pass the training pairs"));
+        }
+        let trainer = BpeTrainerBuilder::new()
+            .show_progress(false)
+            .vocab_size(vocab_size)
+            .min_frequency(2)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .special_tokens(vec![AddedToken::from(EOS, true)])
+            .build();
+        let mut tokenizer = byte_level(BPE::default());
+        let texts = pairs.iter().flat_map(|p| [p.prompt.as_str(), p.chosen.as_str(), p.rejected.as_str()]);
+        tokenizer.train(&mut TrainerWrapper::from(trainer), texts).map_err(failed)?;
+        Self::wrap(tokenizer)
+    }
+
+    /// GPT-2's vocabulary, built without a network from the ranks that the crate tiktoken-rs carries.
+    ///
+    /// The merges are not in those ranks; each is found again by splitting its token with all lower ranks, which is how
+    /// byte-pair encoding came to it. Ids and merges equal those of the published tokenizer.
+    ///
+    /// # Errors
+    /// The ranks cannot be read.
+    pub fn gpt2() -> Result<Self> {
+        let ranks = tiktoken_rs::r50k_base().map_err(|e| Error::new("GPT-2's ranks cannot be read", e.to_string(), ""))?;
+        let n = 50_256u32;
+        let tokens: Vec<Vec<u8>> = (0..n)
+            .map(|id| ranks.decode_bytes(&[id]))
+            .collect::<Result<_, _>>()
+            .map_err(|e| Error::new("a rank of GPT-2 cannot be decoded", e.to_string(), ""))?;
+        let rank: HashMap<&[u8], u32> = tokens.iter().enumerate().map(|(i, t)| (t.as_slice(), i as u32)).collect();
+        let visible = byte_alphabet();
+        let name = |bytes: &[u8]| bytes.iter().map(|&b| visible[b as usize]).collect::<String>();
+        let mut vocab: tokenizers::models::bpe::Vocab = tokens.iter().enumerate().map(|(i, t)| (name(t), i as u32)).collect();
+        vocab.insert(EOS.into(), n);
+        let merges = tokens
+            .iter()
+            .filter(|t| t.len() > 1)
+            .map(|t| {
+                let (left, right) = last_merge(t, &rank);
+                (name(left), name(right))
+            })
+            .collect();
+        let bpe = BPE::builder().vocab_and_merges(vocab, merges).build().map_err(failed)?;
+        let mut tokenizer = byte_level(bpe);
+        tokenizer.add_special_tokens([AddedToken::from(EOS, true)]).map_err(failed)?;
+        Self::wrap(tokenizer)
+    }
+
+    /// Reads a `tokenizer.json` in Hugging Face's format.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not a tokenizer, or has no `<|endoftext|>`.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = files::read(path)?;
+        let tokenizer = HfTokenizer::from_bytes(bytes)
+            .map_err(|e| Error::new("not a tokenizer.json", e.to_string(), "give the file that Tokenizer::save wrote").at(path.display()))?;
+        Self::wrap(tokenizer).map_err(|e| e.at(path.display()))
+    }
+
+    /// Writes `tokenizer.json` in Hugging Face's format.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        files::write_atomic(path.as_ref(), self.inner.to_string(true).map_err(failed)?.as_bytes())
+    }
+
+    fn wrap(mut tokenizer: HfTokenizer) -> Result<Self> {
+        // A reader's text may spell out "<|endoftext|>": it must stay text, so the special token is never matched in it.
+        tokenizer.set_encode_special_tokens(true);
+        let eos_id = tokenizer.token_to_id(EOS).ok_or_else(|| {
+            Error::new(format!("the tokenizer has no {EOS}"), "a vocabulary without it", "use a GPT-2 style tokenizer")
+        })?;
+        Ok(Self { inner: Arc::new(tokenizer), eos_id })
+    }
+
+    /// The ids of a text; no special token is added or recognised in it.
+    ///
+    /// # Errors
+    /// A failure inside the tokenizer.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// The text of ids; the end of text is left out.
+    ///
+    /// # Errors
+    /// A failure inside the tokenizer.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(failed)
+    }
+
+    /// Each id's own text, for showing where tokens begin and end.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
+        ids.iter().map(|&id| self.inner.decode(&[id], false).map_err(failed)).collect()
+    }
+
+    /// The id that ends a reply.
+    pub fn eos_id(&self) -> u32 {
+        self.eos_id
+    }
+
+    /// The number of ids.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The first 16 digits of the SHA-256 of its `tokenizer.json`.
+    pub fn hash(&self) -> String {
+        sha256_hex([self.inner.to_string(false).unwrap_or_default().as_bytes()], 16)
+    }
+}
+
+fn byte_level(bpe: BPE) -> HfTokenizer {
+    let mut tokenizer = HfTokenizer::new(bpe);
+    tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+    tokenizer.with_decoder(Some(ByteLevelDecoder::default()));
+    tokenizer
+}
+
+/// The visible character that stands for each byte in a byte-level vocabulary.
+fn byte_alphabet() -> Vec<char> {
+    let printable = |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
+    let mut next = 256;
+    (0..256)
+        .map(|b| {
+            if printable(b) {
+                return char::from_u32(b).expect("a byte is a code point");
+            }
+            next += 1;
+            char::from_u32(next - 1).expect("below the surrogates")
+        })
+        .collect()
+}
+
+/// The two parts whose merge made `token`: what byte-pair encoding reaches with lower ranks only.
+fn last_merge<'a>(token: &'a [u8], rank: &HashMap<&[u8], u32>) -> (&'a [u8], &'a [u8]) {
+    let own = rank[token];
+    let mut cuts: Vec<usize> = (0..=token.len()).collect();
+    while cuts.len() > 3 {
+        let lowest = (0..cuts.len() - 2)
+            .filter_map(|i| rank.get(&token[cuts[i]..cuts[i + 2]]).filter(|&&r| r < own).map(|&r| (r, i)))
+            .min()
+            .expect("lower ranks reach every token");
+        cuts.remove(lowest.1 + 1);
+    }
+    token.split_at(cuts[1])
+}

@@ -1,0 +1,164 @@
+//! Direct preference optimisation: raise the chosen reply above the rejected one, measured from a frozen reference.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+
+use super::run::{self, Metrics, Objective, Run};
+use super::TrainConfig;
+use crate::batch::TokenizedPairs;
+use crate::error::{Error, Result};
+use crate::loss::{PairLogps, PreferenceLoss, Values};
+use crate::model::Gpt;
+use crate::nn::Dropout;
+use crate::score::{self, ReferenceLogps};
+
+/// Preference optimisation with one of the losses of [`PreferenceLoss`].
+///
+/// # Source
+/// arXiv 2305.18290. The reference is scored once, before training, which changes no number: it is frozen.
+#[derive(Debug, Clone)]
+pub struct Dpo {
+    /// How to go through the data.
+    pub train: TrainConfig,
+    /// Which loss; [`PreferenceLoss::Sigmoid`] is DPO proper.
+    pub loss: PreferenceLoss,
+    /// How strongly the policy is held to the reference: the β of the paper.
+    pub beta: f64,
+    /// RPO's weight of a likelihood term on the chosen reply, per token; 0 leaves it out. arXiv 2404.19733.
+    pub rpo_alpha: f64,
+    /// Where to keep the reference's log-probabilities between runs; `None` computes them each time.
+    pub cache: Option<PathBuf>,
+    /// Stop before the first step when policy and reference differ: all rewards must be 0 there.
+    pub self_test: bool,
+}
+
+impl Default for Dpo {
+    fn default() -> Self {
+        let train = TrainConfig { learning_rate: 3e-4, max_steps: 200, batch_size: 32, micro_batch_size: 32, ..TrainConfig::default() };
+        Self { train, loss: PreferenceLoss::default(), beta: 0.1, rpo_alpha: 0.0, cache: None, self_test: true }
+    }
+}
+
+impl Dpo {
+    /// Trains `policy` on `pairs` against `reference`, and watches held-out pairs.
+    ///
+    /// # Errors
+    /// A setting out of range, pairs that do not fit, or a policy that is not the reference at step 0.
+    pub fn fit(&self, policy: &mut Gpt, reference: &Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
+        run::fit(&self.objective(reference, pairs, held_out)?, &self.train, policy, None)
+    }
+
+    /// Goes on from a checkpoint, and ends as the uninterrupted run would have.
+    ///
+    /// # Errors
+    /// The checkpoint was written with other settings, data, reference or model.
+    pub fn resume(&self, checkpoint: impl AsRef<Path>, policy: &mut Gpt, reference: &Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
+        run::fit(&self.objective(reference, pairs, held_out)?, &self.train, policy, Some(checkpoint.as_ref()))
+    }
+
+    fn objective<'a>(&'a self, reference: &Gpt, pairs: &'a TokenizedPairs, held_out: &'a TokenizedPairs) -> Result<DpoObjective<'a>> {
+        self.loss.check(self.beta)?;
+        if !(self.rpo_alpha >= 0.0 && self.rpo_alpha.is_finite()) {
+            return Err(Error::new("rpo_alpha must not be negative", self.rpo_alpha.to_string(), "0 leaves the term out"));
+        }
+        let logps = |pairs| score::reference_logps(reference, pairs, self.cache.as_deref());
+        Ok(DpoObjective { dpo: self, pairs, held_out, reference: logps(pairs)?, held_out_reference: logps(held_out)?, reference_hash: reference.hash()? })
+    }
+}
+
+struct DpoObjective<'a> {
+    dpo: &'a Dpo,
+    pairs: &'a TokenizedPairs,
+    held_out: &'a TokenizedPairs,
+    reference: ReferenceLogps,
+    held_out_reference: ReferenceLogps,
+    reference_hash: String,
+}
+
+impl Objective for DpoObjective<'_> {
+    fn name(&self) -> &'static str {
+        "dpo"
+    }
+
+    fn identity(&self) -> String {
+        let Dpo { loss, beta, rpo_alpha, .. } = self.dpo;
+        format!("dpo {loss:?}, beta {beta}, rpo_alpha {rpo_alpha}, reference {}, held-out {}", self.reference_hash, self.held_out.hash)
+    }
+
+    fn data(&self) -> &TokenizedPairs {
+        self.pairs
+    }
+
+    fn loss(&self, policy: &Gpt, pass: &[usize], step: &[usize], dropout: &mut Dropout, log: Option<&mut Metrics>) -> Result<Tensor> {
+        let logps = score::pair_logps(policy, &self.reference, self.pairs, pass, dropout)?;
+        let mut losses = self.dpo.loss.losses(&logps, self.dpo.beta)?;
+        if self.dpo.rpo_alpha > 0.0 {
+            let lengths: Vec<f32> = logps.chosen_tokens.iter().map(|&n| n as f32).collect();
+            let per_token = (logps.policy_chosen.tensor() / Tensor::new(lengths, losses.device())?)?;
+            losses = (losses - (per_token * self.dpo.rpo_alpha)?)?;
+        }
+        if let Some(metrics) = log {
+            log_preferences(metrics, &logps, &losses, self.dpo.beta);
+        }
+        Ok((losses.sum_all()? / step.len() as f64)?)
+    }
+
+    fn tokens(&self, indices: &[usize]) -> usize {
+        indices.iter().map(|&i| &self.pairs.pairs[i]).map(|p| 2 * p.prompt.len() + p.chosen.len() + p.rejected.len()).sum()
+    }
+
+    fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>> {
+        let logps = evaluate_preferences(policy, &self.held_out_reference, self.held_out)?;
+        let mut metrics = Metrics::default();
+        log_preferences(&mut metrics, &logps, &self.dpo.loss.losses(&logps, self.dpo.beta)?, self.dpo.beta);
+        Ok(metrics.means("eval_"))
+    }
+
+    fn before_first_step(&self, policy: &Gpt) -> Result<()> {
+        if !self.dpo.self_test || !self.dpo.loss.uses_reference() {
+            return Ok(());
+        }
+        let first: Vec<usize> = (0..self.pairs.len().min(8)).collect();
+        let logps = score::pair_logps(policy, &self.reference, self.pairs, &first, &mut Dropout::off())?.detach();
+        let moved = logps.chosen_logratios().to_vec().into_iter().chain(logps.rejected_logratios().to_vec());
+        let largest = moved.map(f64::abs).fold(0.0, f64::max);
+        // Rounding of a sum over some hundred tokens stays far below this; a wrong reference is far above it.
+        if largest > 0.02 {
+            return Err(Error::new(
+                "step 0: policy and reference give different log-probabilities, so the rewards are not 0 and the loss is not ln 2",
+                format!("log-ratios up to {largest:.3} nats"),
+                "make the policy a fork of the reference (reference.fork()), or set self_test = false if you mean it",
+            ));
+        }
+        Ok(())
+    }
+
+    fn headline(&self) -> &'static [&'static str] {
+        &["loss", "rewards/accuracies", "rewards/margins", "eval_rewards/accuracies"]
+    }
+}
+
+fn log_preferences(metrics: &mut Metrics, logps: &PairLogps, losses: &Tensor, beta: f64) {
+    let n = logps.policy_chosen.len() as f64;
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / n;
+    let rewards = logps.rewards(beta);
+    metrics.add("loss", Values::from_tensor(losses.detach()).mean(), n);
+    metrics.add("rewards/chosen", mean(&rewards.chosen), n);
+    metrics.add("rewards/rejected", mean(&rewards.rejected), n);
+    metrics.add("rewards/margins", mean(&rewards.margins()), n);
+    metrics.add("rewards/accuracies", rewards.correct() / n, n);
+    metrics.add("logps/chosen", logps.policy_chosen.mean(), n);
+    metrics.add("logps/rejected", logps.policy_rejected.mean(), n);
+}
+
+/// Log-probabilities of all pairs under `policy`, beside the reference's, without gradients.
+///
+/// # Errors
+/// The pairs do not fit the model.
+pub fn evaluate_preferences(policy: &Gpt, reference: &ReferenceLogps, pairs: &TokenizedPairs) -> Result<PairLogps> {
+    let scored = score::score_pairs(policy, pairs)?;
+    let all: Vec<usize> = (0..pairs.len()).collect();
+    let tensor = |v: Vec<f32>| Tensor::from_vec(v, pairs.len(), &candle_core::Device::Cpu);
+    reference.beside(tensor(scored.chosen)?, tensor(scored.rejected)?, pairs, &all)
+}

@@ -1,0 +1,71 @@
+//! What a run wrote down, step by step, under TRL's metric names.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::table::{Column, Table};
+
+/// The numbers of one logged step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Optimiser steps taken so far.
+    pub step: usize,
+    /// Metrics by name: `loss`, `rewards/accuracies`, `eval_loss`, ...
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// All logged steps of a run, in order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// The records.
+    pub records: Vec<Record>,
+}
+
+impl History {
+    /// Adds metrics to the record of a step.
+    pub fn log(&mut self, step: usize, metrics: impl IntoIterator<Item = (String, f64)>) {
+        if self.records.last().is_none_or(|r| r.step != step) {
+            self.records.push(Record { step, metrics: BTreeMap::new() });
+        }
+        let last = self.records.last_mut().expect("a record was just pushed");
+        last.metrics.extend(metrics);
+    }
+
+    /// Steps and values of one metric, where it was logged.
+    pub fn series(&self, metric: &str) -> Vec<(f64, f64)> {
+        self.records.iter().filter_map(|r| r.metrics.get(metric).map(|&v| (r.step as f64, v))).collect()
+    }
+
+    /// The last value of a metric.
+    pub fn last(&self, metric: &str) -> Option<f64> {
+        self.series(metric).last().map(|p| p.1)
+    }
+
+    /// Every metric's name, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.records.iter().flat_map(|r| r.metrics.keys().cloned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// One row for each logged step, one column for each metric.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn table(&self) -> Result<Table> {
+        let mut columns = vec![Column::int("step", self.records.iter().map(|r| r.step as i64).collect())];
+        for name in self.names() {
+            let values = self.records.iter().map(|r| r.metrics.get(&name).copied().unwrap_or(f64::NAN)).collect();
+            let decimals = match name.as_str() {
+                "num_tokens" | "tokens_per_s" => 0,
+                "learning_rate" => 6,
+                _ => 4,
+            };
+            columns.push(Column::float(name, decimals, values));
+        }
+        Table::new("History", columns)
+    }
+}

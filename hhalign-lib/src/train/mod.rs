@@ -1,0 +1,114 @@
+//! Training: supervised fine-tuning on preferred replies ([`Sft`]), then preference optimisation ([`Dpo`]).
+//!
+//! Both are one loop ([`Run`]) around public pure functions: the losses of [`crate::loss`] on the log-probabilities of
+//! [`crate::score`]. Every draw of a run follows from its seed and step, so a run continued from a checkpoint ends with
+//! the very bits of the uninterrupted one.
+
+mod dpo;
+mod history;
+mod run;
+mod sft;
+mod state;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use dpo::{Dpo, evaluate_preferences};
+pub use history::{History, Record};
+pub use run::Run;
+pub use sft::{Sft, evaluate_replies};
+
+use crate::error::{Error, Result};
+use crate::optim::AdamWConfig;
+
+/// How a run goes through its data; shared by SFT and DPO.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Peak of the learning rate.
+    pub learning_rate: f64,
+    /// Where the cosine ends, as a share of the peak.
+    pub min_lr_ratio: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// Optimiser steps in all.
+    pub max_steps: usize,
+    /// Pairs (or replies) in one optimiser step.
+    pub batch_size: usize,
+    /// Pairs in one forward and backward pass; gradients of a step's passes are added up.
+    pub micro_batch_size: usize,
+    /// The optimiser's settings.
+    pub adamw: AdamWConfig,
+    /// Largest global norm of the gradients.
+    pub max_grad_norm: f64,
+    /// Steps between evaluations on held-out pairs.
+    pub eval_every: usize,
+    /// Evaluations without a better held-out loss after which the run stops; `None` never stops early.
+    pub patience: Option<usize>,
+    /// Steps between records of the training metrics.
+    pub log_every: usize,
+    /// Seed of data order and dropout.
+    pub seed: u64,
+    /// Print a line of progress with the time left at every record.
+    pub progress: bool,
+    /// Where to keep the run's checkpoint; `None` keeps none.
+    #[serde(skip)]
+    pub checkpoint: Option<PathBuf>,
+    /// Steps between checkpoints; the last step always writes one.
+    #[serde(skip)]
+    pub checkpoint_every: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            min_lr_ratio: 0.1,
+            warmup_steps: 20,
+            max_steps: 300,
+            batch_size: 32,
+            micro_batch_size: 32,
+            adamw: AdamWConfig::default(),
+            max_grad_norm: 1.0,
+            eval_every: 50,
+            patience: None,
+            log_every: 10,
+            seed: 0,
+            progress: true,
+            checkpoint: None,
+            checkpoint_every: 100,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Says what is wrong with the settings, if anything; `fit` calls it.
+    ///
+    /// # Errors
+    /// The setting, its value, and a value that would do.
+    pub fn check(&self) -> Result<()> {
+        let positive = [("learning_rate", self.learning_rate), ("max_grad_norm", self.max_grad_norm), ("epsilon", self.adamw.epsilon)];
+        if let Some((name, value)) = positive.iter().find(|(_, v)| !(*v > 0.0 && v.is_finite())) {
+            return Err(Error::new(format!("{name} must be positive"), value.to_string(), "start from TrainConfig::default()"));
+        }
+        let counts = [
+            ("max_steps", self.max_steps),
+            ("batch_size", self.batch_size),
+            ("micro_batch_size", self.micro_batch_size),
+            ("eval_every", self.eval_every),
+            ("log_every", self.log_every),
+            ("checkpoint_every", self.checkpoint_every),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, v)| *v == 0) {
+            return Err(Error::new(format!("{name} must be at least 1"), "0", "start from TrainConfig::default()"));
+        }
+        let shares = [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2), ("min_lr_ratio", self.min_lr_ratio)];
+        if let Some((name, value)) = shares.iter().find(|(_, v)| !(0.0..=1.0).contains(v)) {
+            return Err(Error::new(format!("{name} must lie between 0 and 1"), value.to_string(), "start from TrainConfig::default()"));
+        }
+        if self.warmup_steps > self.max_steps {
+            return Err(Error::new("the warm-up is longer than the run", format!("{} of {} steps", self.warmup_steps, self.max_steps), "a tenth of max_steps is usual"));
+        }
+        Ok(())
+    }
+}

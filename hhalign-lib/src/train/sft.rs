@@ -1,0 +1,121 @@
+//! Supervised fine-tuning: imitate the preferred replies, and nothing but the replies.
+
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+
+use super::run::{self, Metrics, Objective, Run};
+use super::TrainConfig;
+use crate::batch::{Side, TokenizedPairs};
+use crate::error::Result;
+use crate::model::Gpt;
+use crate::nn::{self, Dropout};
+use crate::score;
+
+/// Supervised fine-tuning on the chosen replies.
+///
+/// The loss is the mean over reply tokens of -log π(token | before): prompts and padding are masked.
+///
+/// # Example
+/// ```
+/// use hhalign::{batch::TokenizedPairs, data::Dataset, model::{Gpt, GptConfig}, tokenize::Tokenizer, train::Sft};
+/// let data = Dataset::embedded(1, 40)?;
+/// let tokenizer = Tokenizer::train(&data.pairs, 300)?;
+/// let pairs = TokenizedPairs::new(&data.pairs, &tokenizer, 128)?;
+/// let config = GptConfig { vocab_size: 300, block_size: 128, n_layer: 1, n_head: 2, n_embd: 16, dropout: 0.0, layer_norm_epsilon: 1e-5 };
+/// let mut model = Gpt::new(config, 1)?;
+/// let mut sft = Sft::default();
+/// (sft.train.max_steps, sft.train.warmup_steps, sft.train.batch_size, sft.train.progress) = (2, 1, 4, false);
+/// let run = sft.fit(&mut model, &pairs, &pairs)?;
+/// assert_eq!(run.steps, 2);
+/// # Ok::<(), hhalign::error::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Sft {
+    /// How to go through the data.
+    pub train: TrainConfig,
+}
+
+impl Sft {
+    /// Trains `model` on `pairs` and watches its loss on `held_out`; the model ends with its last weights.
+    ///
+    /// # Errors
+    /// A setting out of range, or pairs that do not fit the model.
+    pub fn fit(&self, model: &mut Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
+        run::fit(&SftObjective { pairs, held_out }, &self.train, model, None)
+    }
+
+    /// Goes on from a checkpoint, and ends as the uninterrupted run would have.
+    ///
+    /// # Errors
+    /// The checkpoint was written with other settings, data or model.
+    pub fn resume(&self, checkpoint: impl AsRef<Path>, model: &mut Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
+        run::fit(&SftObjective { pairs, held_out }, &self.train, model, Some(checkpoint.as_ref()))
+    }
+}
+
+struct SftObjective<'a> {
+    pairs: &'a TokenizedPairs,
+    held_out: &'a TokenizedPairs,
+}
+
+impl Objective for SftObjective<'_> {
+    fn name(&self) -> &'static str {
+        "sft"
+    }
+
+    fn identity(&self) -> String {
+        format!("sft, held-out {}", self.held_out.hash)
+    }
+
+    fn data(&self) -> &TokenizedPairs {
+        self.pairs
+    }
+
+    fn loss(&self, policy: &Gpt, pass: &[usize], step: &[usize], dropout: &mut Dropout, log: Option<&mut Metrics>) -> Result<Tensor> {
+        let batch = self.pairs.batch(pass, Side::Chosen)?;
+        let tokens_in_step: usize = step.iter().map(|&i| self.pairs.pairs[i].chosen.len()).sum();
+        let logits = score::reply_logits(policy, &batch, dropout)?;
+        let logps = nn::log_softmax(&logits)?.gather(&batch.targets.unsqueeze(1)?, 1)?;
+        let sum = logps.sum_all()?;
+        if let Some(metrics) = log {
+            let n = batch.n_reply_tokens() as f64;
+            let (accuracy, entropy) = score::guess_quality(&logits, &batch.targets)?;
+            metrics.add("loss", -number(&sum)? / n, n);
+            metrics.add("mean_token_accuracy", accuracy, n);
+            metrics.add("entropy", entropy, n);
+        }
+        Ok((sum * (-1.0 / tokens_in_step as f64))?)
+    }
+
+    fn tokens(&self, indices: &[usize]) -> usize {
+        indices.iter().map(|&i| self.pairs.pairs[i].prompt.len() + self.pairs.pairs[i].chosen.len()).sum()
+    }
+
+    fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>> {
+        Ok(vec![("eval_loss".into(), evaluate_replies(policy, self.held_out)?)])
+    }
+
+    fn headline(&self) -> &'static [&'static str] {
+        &["loss", "eval_loss"]
+    }
+}
+
+/// Mean -log π of the chosen replies' tokens, in nats, over all pairs.
+///
+/// # Errors
+/// The pairs do not fit the model.
+pub fn evaluate_replies(model: &Gpt, pairs: &TokenizedPairs) -> Result<f64> {
+    let frozen = model.freeze()?;
+    let (mut sum, mut n) = (0.0, 0);
+    for indices in pairs.by_length(32) {
+        let batch = pairs.batch(&indices, Side::Chosen)?;
+        sum += number(&score::token_logps(&frozen, &batch, &mut Dropout::off())?.sum_all()?)?;
+        n += batch.n_reply_tokens();
+    }
+    Ok(-sum / n as f64)
+}
+
+fn number(x: &Tensor) -> Result<f64> {
+    Ok(x.to_dtype(DType::F64)?.to_scalar()?)
+}

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Does a results folder of hhalign load in transformers, and do the logits agree?
+
+    python scripts/check_transformers.py FOLDER [--parity FILE]
+
+FOLDER holds model.safetensors, config.json and tokenizer.json in the Hugging Face layout. FILE (as given, or
+else inside FOLDER) is {"input_ids": [[..]], "logits": [[[..]]]}: rows of equal length and the float32 logits
+hhalign computed for them. Exit status 1: a tensor is missing or unknown, the tokenizer and the model do not fit,
+or a logit is off by more than 1e-4. Written for transformers==4.56.2, torch==2.8.0.
+"""
+import argparse
+import json
+import os
+import sys
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+TOLERANCE = 1e-4
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("--parity", metavar="FILE")
+    args = parser.parse_args()
+    failures = []
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        args.folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True,
+        output_loading_info=True)
+    model.eval()
+    size = sum(p.numel() for p in model.parameters())
+    print(f"model: {type(model).__name__}, {size} parameters, vocabulary {model.config.vocab_size}")
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[kind]:
+            failures.append(f"{kind}: {sorted(info[kind])}")
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=os.path.join(args.folder, "tokenizer.json"))
+    text = "Human: What's the capital of France?\n\nAssistant: Paris, naturally – “la Ville Lumière” 🙂"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    same = tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+    print(f"tokenizer: {len(tokenizer)} tokens; sample of {len(ids)} ids, round trip {'exact' if same else 'NOT exact'}")
+    if len(tokenizer) > model.config.vocab_size:
+        failures.append("the tokenizer has more tokens than the model")
+
+    if args.parity:
+        path = args.parity if os.path.exists(args.parity) else os.path.join(args.folder, args.parity)
+        with open(path) as f:
+            parity = json.load(f)
+        expected = torch.tensor(parity["logits"], dtype=torch.float32)
+        with torch.no_grad():
+            logits = model(torch.tensor(parity["input_ids"])).logits
+        if logits.shape != expected.shape:
+            failures.append(f"logits have shape {tuple(logits.shape)}, the file's {tuple(expected.shape)}")
+        else:
+            worst = (logits - expected).abs().max().item()
+            print(f"logits: max abs difference {worst:.3e} over {logits.numel()} values (limit {TOLERANCE:.0e})")
+            if not worst <= TOLERANCE:  # also catches NaN
+                failures.append("logits differ")
+
+    for failure in failures:
+        print("FAILED", failure)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
