@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     let mut dpo = Dpo::default();
     dpo.train.max_steps = arg("DPO", 110.) as usize;
     dpo.train.learning_rate = arg("DPO_LR", 5e-4);
-    dpo.train.log_every = 10;
+    dpo.train.log_every = 10; dpo.train.warmup_steps = 10;
     dpo.train.batch_size = arg("DB", 32.) as usize;
     let t = Instant::now();
     let mut policy = model.fork()?;

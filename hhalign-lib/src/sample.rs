@@ -5,6 +5,7 @@ use rand::Rng as _;
 
 use crate::error::{Error, Result};
 use crate::model::{Gpt, KvCache};
+use crate::parallel;
 use crate::rng::{Rng, stream};
 use crate::tokenize::Tokenizer;
 
@@ -99,7 +100,7 @@ impl Sampler {
                 _ => groups.push(vec![item]),
             }
         }
-        let mut replies: Vec<(usize, Reply)> = in_parallel(&groups, |group| self.decode_group(&frozen, tokenizer, group))?;
+        let mut replies: Vec<(usize, Reply)> = parallel::map(&groups, |group| self.decode_group(&frozen, tokenizer, group))?.into_iter().flatten().collect();
         replies.sort_by_key(|r| r.0);
         Ok(replies.into_iter().map(|r| r.1).collect())
     }
@@ -166,26 +167,4 @@ impl Sampler {
         }
         best
     }
-}
-
-/// Works on groups in as many threads as there are cores; the results do not depend on which thread did what.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<Vec<R>> + Sync) -> Result<Vec<R>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().max(1));
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let parts: Vec<Result<Vec<R>>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut done = vec![];
-                    while let Some(item) = items.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                        done.extend(work(item)?);
-                    }
-                    Ok(done)
-                })
-            })
-            .collect();
-        let failed = |_| Err(Error::new("a sampling thread panicked", "a bug", "please report it with the settings used"));
-        handles.into_iter().map(|h| h.join().unwrap_or_else(failed)).collect()
-    });
-    Ok(parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::loss::{PairLogps, Values};
 use crate::model::Gpt;
 use crate::nn::{self, Dropout};
+use crate::parallel;
 
 /// log π(token | everything before it) of every reply token in the batch.
 ///
@@ -99,11 +100,14 @@ pub fn score_pairs(model: &Gpt, pairs: &TokenizedPairs) -> Result<ReferenceLogps
     let (mut chosen, mut rejected) = (vec![0f32; pairs.len()], vec![0f32; pairs.len()]);
     // A frozen copy builds no graph, so that nothing is kept for a backward pass.
     let frozen = model.freeze()?;
-    for indices in pairs.by_length(SCORE_BATCH) {
-        for (side, out) in [(Side::Chosen, &mut chosen), (Side::Rejected, &mut rejected)] {
-            let logps = sequence_logps(&frozen, &pairs.batch(&indices, side)?, &mut Dropout::off())?.to_vec1::<f32>()?;
-            indices.iter().zip(logps).for_each(|(&i, logp)| out[i] = logp);
-        }
+    let work: Vec<(Vec<usize>, Side)> =
+        pairs.by_length(SCORE_BATCH).into_iter().flat_map(|i| [(i.clone(), Side::Chosen), (i, Side::Rejected)]).collect();
+    let scored = parallel::map(&work, |(indices, side)| {
+        Ok(sequence_logps(&frozen, &pairs.batch(indices, *side)?, &mut Dropout::off())?.to_vec1::<f32>()?)
+    })?;
+    for ((indices, side), logps) in work.iter().zip(scored) {
+        let out = if *side == Side::Chosen { &mut chosen } else { &mut rejected };
+        indices.iter().zip(logps).for_each(|(&i, logp)| out[i] = logp);
     }
     Ok(ReferenceLogps { chosen, rejected, from_cache: false })
 }

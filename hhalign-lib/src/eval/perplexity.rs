@@ -8,6 +8,7 @@ use crate::data::Pair;
 use crate::error::Result;
 use crate::model::Gpt;
 use crate::nn::Dropout;
+use crate::parallel;
 use crate::score;
 
 /// Perplexity on one side of the held-out pairs.
@@ -32,11 +33,15 @@ pub struct Perplexity {
 pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Side, seed: u64) -> Result<Perplexity> {
     let frozen = model.freeze()?;
     let (mut nll, mut tokens) = (vec![0f64; pairs.len()], vec![0usize; pairs.len()]);
-    for indices in pairs.by_length(32) {
-        let batch = pairs.batch(&indices, side)?;
+    let work = pairs.by_length(32);
+    let scored = parallel::map(&work, |indices| {
+        let batch = pairs.batch(indices, side)?;
         let logps = score::sequence_logps(&frozen, &batch, &mut Dropout::off())?.to_vec1::<f32>()?;
+        Ok((logps, batch.reply_lengths))
+    })?;
+    for (indices, (logps, lengths)) in work.iter().zip(scored) {
         for (row, &i) in indices.iter().enumerate() {
-            (nll[i], tokens[i]) = (-f64::from(logps[row]), batch.reply_lengths[row]);
+            (nll[i], tokens[i]) = (-f64::from(logps[row]), lengths[row]);
         }
     }
     let bytes: Vec<usize> = texts.iter().map(|p| if side == Side::Chosen { p.chosen.len() } else { p.rejected.len() }).collect();

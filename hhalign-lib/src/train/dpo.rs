@@ -35,7 +35,7 @@ pub struct Dpo {
 
 impl Default for Dpo {
     fn default() -> Self {
-        let train = TrainConfig { learning_rate: 3e-4, max_steps: 200, batch_size: 32, micro_batch_size: 32, ..TrainConfig::default() };
+        let train = TrainConfig { learning_rate: 3e-4, max_steps: 200, batch_size: 32, micro_batch_size: 16, ..TrainConfig::default() };
         Self { train, loss: PreferenceLoss::default(), beta: 0.1, rpo_alpha: 0.0, cache: None, self_test: true }
     }
 }

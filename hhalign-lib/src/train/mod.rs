@@ -35,7 +35,7 @@ pub struct TrainConfig {
     pub max_steps: usize,
     /// Pairs (or replies) in one optimiser step.
     pub batch_size: usize,
-    /// Pairs in one forward and backward pass; gradients of a step's passes are added up.
+    /// Pairs in one forward and backward pass; a step's passes run side by side and their gradients are added up.
     pub micro_batch_size: usize,
     /// The optimiser's settings.
     pub adamw: AdamWConfig,
@@ -67,7 +67,7 @@ impl Default for TrainConfig {
             warmup_steps: 20,
             max_steps: 300,
             batch_size: 32,
-            micro_batch_size: 32,
+            micro_batch_size: 16,
             adamw: AdamWConfig::default(),
             max_grad_norm: 1.0,
             eval_every: 50,

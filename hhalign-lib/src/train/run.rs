@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::Gpt;
 use crate::nn::Dropout;
 use crate::optim::{AdamW, clip_by_global_norm, cosine_schedule};
+use crate::parallel;
 use crate::rng::stream;
 
 /// Sums and weights by metric name; a mean is taken when they are logged.
@@ -26,13 +27,20 @@ impl Metrics {
         *entry = (entry.0 + mean * weight, entry.1 + weight);
     }
 
+    fn merge(&mut self, other: Self) {
+        for (name, (sum, weight)) in other.0 {
+            let entry = self.0.entry(name).or_default();
+            *entry = (entry.0 + sum, entry.1 + weight);
+        }
+    }
+
     pub(super) fn means(&self, prefix: &str) -> Vec<(String, f64)> {
         self.0.iter().map(|(name, (sum, weight))| (format!("{prefix}{name}"), sum / weight)).collect()
     }
 }
 
 /// What is learnt: a loss over some of the training pairs, and an evaluation on the held-out ones.
-pub(super) trait Objective {
+pub(super) trait Objective: Sync {
     /// `sft` or `dpo`, for lines of progress.
     fn name(&self) -> &'static str;
     /// Everything besides [`TrainConfig`] that decides the numbers, as text.
@@ -162,31 +170,41 @@ fn fresh(objective: &dyn Objective, config: &TrainConfig, model: &Gpt) -> Result
     Ok(Saved { state, optimizer, best })
 }
 
-/// The gradients of a whole step, added up over its passes.
+/// The gradients of a whole step, added up over its passes in their order; the passes run side by side.
 fn gradients_of_step(
     objective: &dyn Objective,
     config: &TrainConfig,
     model: &Gpt,
     batch: &[usize],
     step: usize,
-    mut log: Option<&mut Metrics>,
+    log: Option<&mut Metrics>,
 ) -> Result<BTreeMap<String, Tensor>> {
-    let mut sums: BTreeMap<String, Tensor> = BTreeMap::new();
-    for (i, pass) in batch.chunks(config.micro_batch_size).enumerate() {
+    let wanted = log.is_some();
+    let passes: Vec<(usize, &[usize])> = batch.chunks(config.micro_batch_size).enumerate().collect();
+    let results = parallel::map(&passes, |&(i, pass)| {
         let mut dropout = Dropout::new(model.config.dropout, stream(config.seed, "dropout", &[step as u64, i as u64]));
-        let loss = objective.loss(model, pass, batch, &mut dropout, log.as_deref_mut())?;
-        let mut gradients = loss.backward()?;
-        for (name, var) in model.vars() {
-            let Some(gradient) = gradients.remove(var) else {
-                continue;
-            };
-            // Detached: a sum that kept its history would hold every pass in memory.
-            let sum = match sums.get(name) {
+        let mut metrics = wanted.then(Metrics::default);
+        let mut gradients = objective.loss(model, pass, batch, &mut dropout, metrics.as_mut())?.backward()?;
+        // Detached: a gradient that kept its history would hold the whole pass in memory.
+        let named = model.vars().iter().filter_map(|(name, var)| Some((name.clone(), gradients.remove(var)?.detach())));
+        Ok((named.collect::<BTreeMap<_, _>>(), metrics))
+    })?;
+    let mut logged = Metrics::default();
+    let mut sums: BTreeMap<String, Tensor> = BTreeMap::new();
+    for (gradients, metrics) in results {
+        for (name, gradient) in gradients {
+            let sum = match sums.get(&name) {
                 Some(sum) => (sum + gradient)?.detach(),
-                None => gradient.detach(),
+                None => gradient,
             };
-            sums.insert(name.clone(), sum);
+            sums.insert(name, sum);
         }
+        if let Some(metrics) = metrics {
+            logged.merge(metrics);
+        }
+    }
+    if let Some(log) = log {
+        log.merge(logged);
     }
     Ok(sums)
 }

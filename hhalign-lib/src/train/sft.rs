@@ -10,6 +10,7 @@ use crate::batch::{Side, TokenizedPairs};
 use crate::error::Result;
 use crate::model::Gpt;
 use crate::nn::{self, Dropout};
+use crate::parallel;
 use crate::score;
 
 /// Supervised fine-tuning on the chosen replies.
@@ -107,13 +108,12 @@ impl Objective for SftObjective<'_> {
 /// The pairs do not fit the model.
 pub fn evaluate_replies(model: &Gpt, pairs: &TokenizedPairs) -> Result<f64> {
     let frozen = model.freeze()?;
-    let (mut sum, mut n) = (0.0, 0);
-    for indices in pairs.by_length(32) {
-        let batch = pairs.batch(&indices, Side::Chosen)?;
-        sum += number(&score::token_logps(&frozen, &batch, &mut Dropout::off())?.sum_all()?)?;
-        n += batch.n_reply_tokens();
-    }
-    Ok(-sum / n as f64)
+    let parts = parallel::map(&pairs.by_length(32), |indices| {
+        let batch = pairs.batch(indices, Side::Chosen)?;
+        let sum = number(&score::token_logps(&frozen, &batch, &mut Dropout::off())?.sum_all()?)?;
+        Ok((sum, batch.n_reply_tokens()))
+    })?;
+    Ok(-parts.iter().map(|p| p.0).sum::<f64>() / parts.iter().map(|p| p.1).sum::<usize>() as f64)
 }
 
 fn number(x: &Tensor) -> Result<f64> {

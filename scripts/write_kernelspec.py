@@ -1,0 +1,38 @@
+"""Writes the Jupyter kernelspec: the evcxr kernel with the environment in which its cells find the engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--evcxr", required=True)
+    parser.add_argument("--library-path", required=True)
+    parser.add_argument("--config", required=True, help="folder of evcxr.toml")
+    parser.add_argument("--toolchain", default="")
+    args = parser.parse_args()
+    env = {
+        "LD_LIBRARY_PATH": args.library_path,
+        "EVCXR_CONFIG_DIR": args.config,
+        # evcxr asks for backtraces; this keeps them to panics and out of error values, where they cost time and hide the message.
+        "RUST_LIB_BACKTRACE": "0",
+    }
+    if args.toolchain:
+        env["RUSTUP_TOOLCHAIN"] = args.toolchain
+    spec = {
+        "argv": [args.evcxr, "--control_file", "{connection_file}"],
+        "display_name": "Rust (hhalign)",
+        "language": "rust",
+        "interrupt_mode": "message",
+        "env": env,
+    }
+    args.folder.mkdir(parents=True, exist_ok=True)
+    (args.folder / "kernel.json").write_text(json.dumps(spec, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
