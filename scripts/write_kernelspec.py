@@ -20,6 +20,8 @@ def main() -> None:
         "EVCXR_CONFIG_DIR": args.config,
         # evcxr asks for backtraces; this keeps them to panics and out of error values, where they cost time and hide the message.
         "RUST_LIB_BACKTRACE": "0",
+        # As in .cargo/config.toml: the engine runs one pass on each core, and one thread inside an operation.
+        "RAYON_NUM_THREADS": "1",
     }
     if args.toolchain:
         env["RUSTUP_TOOLCHAIN"] = args.toolchain

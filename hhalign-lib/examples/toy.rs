@@ -36,7 +36,8 @@ fn main() -> Result<()> {
     let mut dpo = Dpo::default();
     dpo.train.max_steps = arg("DPO", 110.) as usize;
     dpo.train.learning_rate = arg("DPO_LR", 5e-4);
-    dpo.train.log_every = 10; dpo.train.warmup_steps = 10;
+    dpo.train.log_every = 10;
+    dpo.train.warmup_steps = 10;
     dpo.train.batch_size = arg("DB", 32.) as usize;
     let t = Instant::now();
     let mut policy = model.fork()?;
@@ -45,11 +46,21 @@ fn main() -> Result<()> {
     let reference = hhalign::score::score_pairs(&model, &held)?;
     let logps = evaluate_preferences(&policy, &reference, &held)?;
     let rewards = logps.rewards(0.1);
-    println!("held-out accuracy {:.3} of {}  a {:.2}", rewards.correct() / held.len() as f64, held.len(), Values::mean(&logps.chosen_logratios()));
+    println!(
+        "held-out accuracy {:.3} of {}  a {:.2}",
+        rewards.correct() / held.len() as f64,
+        held.len(),
+        Values::mean(&logps.chosen_logratios())
+    );
     let m = rewards.margins();
     for kind in ["Helpful", "Harmful", "LookAlike"] {
-        let rows: Vec<usize> = (0..held.len()).filter(|&i| format!("{:?}", split.held_out[i].kind.unwrap()) == kind).collect();
-        println!("  {kind}: {:.3} of {}", rows.iter().filter(|&&i| m[i] > 0.).count() as f64 / rows.len() as f64, rows.len());
+        let rows: Vec<usize> =
+            (0..held.len()).filter(|&i| format!("{:?}", split.held_out[i].kind.unwrap()) == kind).collect();
+        println!(
+            "  {kind}: {:.3} of {}",
+            rows.iter().filter(|&&i| m[i] > 0.).count() as f64 / rows.len() as f64,
+            rows.len()
+        );
     }
     Ok(())
 }

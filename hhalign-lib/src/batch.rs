@@ -65,7 +65,11 @@ impl TokenizedPairs {
     /// ```
     pub fn new(pairs: &[Pair], tokenizer: &Tokenizer, max_length: usize) -> Result<Self> {
         if max_length < 8 {
-            return Err(Error::new("max_length is too small to hold a prompt and a reply", max_length.to_string(), "use the model's block_size"));
+            return Err(Error::new(
+                "max_length is too small to hold a prompt and a reply",
+                max_length.to_string(),
+                "use the model's block_size",
+            ));
         }
         let mut cut = (0, 0);
         let mut reply = |text: &str| -> Result<Vec<u32>> {
@@ -95,7 +99,14 @@ impl TokenizedPairs {
             .flat_map(|ids| ids.iter().flat_map(|id| id.to_le_bytes()).chain([0xff; 4]))
             .collect();
         let hash = sha256_hex([bytes.as_slice()], 16);
-        Ok(Self { pairs: tokenized, hash, max_length, prompts_cut: cut.0, replies_cut: cut.1, eos_id: tokenizer.eos_id() })
+        Ok(Self {
+            pairs: tokenized,
+            hash,
+            max_length,
+            prompts_cut: cut.0,
+            replies_cut: cut.1,
+            eos_id: tokenizer.eos_id(),
+        })
     }
 
     /// How many pairs.
@@ -157,7 +168,8 @@ impl TokenizedPairs {
     /// # Errors
     /// A failure of the table library.
     pub fn table(&self) -> Result<Table> {
-        let mean = |f: fn(&TokenizedPair) -> usize| self.pairs.iter().map(f).sum::<usize>() as f64 / self.len().max(1) as f64;
+        let mean =
+            |f: fn(&TokenizedPair) -> usize| self.pairs.iter().map(f).sum::<usize>() as f64 / self.len().max(1) as f64;
         let rows = [
             ("pairs", self.len() as f64),
             ("tokens in a prompt, mean", mean(|p| p.prompt.len())),
@@ -201,13 +213,21 @@ impl Batch {
     /// # Errors
     /// No sequence, an empty prompt, or an empty reply: there would be nothing to predict from or nothing to predict.
     pub fn new(sequences: &[(&[u32], &[u32])], pad_id: u32) -> Result<Self> {
-        let t = sequences.iter().map(|(p, r)| p.len() + r.len()).max().ok_or_else(|| Error::new("a batch needs a sequence", "none", "pass at least one index"))?;
+        let t = sequences
+            .iter()
+            .map(|(p, r)| p.len() + r.len())
+            .max()
+            .ok_or_else(|| Error::new("a batch needs a sequence", "none", "pass at least one index"))?;
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         let (mut from, mut targets, mut sequence, mut reply_lengths) = (vec![], vec![], vec![], vec![]);
         for (b, (prompt, reply)) in sequences.iter().enumerate() {
             if prompt.is_empty() || reply.is_empty() {
                 let what = if prompt.is_empty() { "prompt" } else { "reply" };
-                return Err(Error::new(format!("sequence {b} has an empty {what}"), "0 tokens", "drop such pairs; the audit of Dataset::read does"));
+                return Err(Error::new(
+                    format!("sequence {b} has an empty {what}"),
+                    "0 tokens",
+                    "drop such pairs; the audit of Dataset::read does",
+                ));
             }
             let length = prompt.len() + reply.len();
             ids.extend(prompt.iter().chain(*reply).copied().chain(std::iter::repeat_n(pad_id, t - length)));

@@ -38,7 +38,9 @@ pub fn save_model(model: &Gpt, tokenizer: &Tokenizer, path: impl AsRef<Path>) ->
         "bos_token": EOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS,
     });
     let generation = json!({ "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos });
-    for (name, value) in [("config.json", config), ("tokenizer_config.json", tokenizer_config), ("generation_config.json", generation)] {
+    for (name, value) in
+        [("config.json", config), ("tokenizer_config.json", tokenizer_config), ("generation_config.json", generation)]
+    {
         files::write_atomic(&folder.join(name), format!("{value:#}\n").as_bytes())?;
     }
     tokenizer.save(folder.join("tokenizer.json"))?;
@@ -69,7 +71,9 @@ pub fn load_model(path: impl AsRef<Path>, trainable: bool) -> Result<(Gpt, Token
     let tensors = read_tensors(&folder.join("model.safetensors"))?;
     let parameters = tensors
         .into_iter()
-        .filter(|(name, _)| !name.ends_with(".attn.bias") && !name.ends_with(".attn.masked_bias") && name != "lm_head.weight")
+        .filter(|(name, _)| {
+            !name.ends_with(".attn.bias") && !name.ends_with(".attn.masked_bias") && name != "lm_head.weight"
+        })
         .map(|(name, t)| (if name.starts_with("transformer.") { name } else { format!("transformer.{name}") }, t))
         .collect();
     let model = Gpt::from_parameters(config, parameters, trainable).map_err(|e| e.at(folder.display()))?;
@@ -84,13 +88,15 @@ pub fn read_config(path: &Path) -> Result<GptConfig> {
     let value: Value = serde_json::from_slice(&files::read(path)?).map_err(|e| Error::from(e).at(path.display()))?;
     let size = |key: &str| {
         value[key].as_u64().map(|v| v as usize).ok_or_else(|| {
-            Error::new(format!("{key} is missing"), "a config without it", "give the config.json of a GPT-2 model").at(path.display())
+            Error::new(format!("{key} is missing"), "a config without it", "give the config.json of a GPT-2 model")
+                .at(path.display())
         })
     };
     let activation = value["activation_function"].as_str().unwrap_or("gelu_new");
     if !matches!(activation, "gelu_new" | "gelu_pytorch_tanh") || value["tie_word_embeddings"] == json!(false) {
         let got = format!("activation {activation}, tied head {}", value["tie_word_embeddings"]);
-        return Err(Error::new("only GPT-2's tanh GELU and tied head are built here", got, "use a GPT-2 model").at(path.display()));
+        return Err(Error::new("only GPT-2's tanh GELU and tied head are built here", got, "use a GPT-2 model")
+            .at(path.display()));
     }
     let config = GptConfig {
         vocab_size: size("vocab_size")?,
@@ -111,8 +117,9 @@ pub fn read_config(path: &Path) -> Result<GptConfig> {
 /// The file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: HashMap<String, String>) -> Result<()> {
     let temporary = files::temporary_beside(path)?;
-    safetensors::serialize_to_file(tensors, Some(metadata), &temporary)
-        .map_err(|e| Error::new(format!("cannot write {}", path.display()), e.to_string(), "check the disk's free space"))?;
+    safetensors::serialize_to_file(tensors, Some(metadata), &temporary).map_err(|e| {
+        Error::new(format!("cannot write {}", path.display()), e.to_string(), "check the disk's free space")
+    })?;
     fs::rename(&temporary, path).map_err(|e| Error::io(path, &e))
 }
 
@@ -137,5 +144,9 @@ pub fn read_metadata(path: &Path) -> Result<HashMap<String, String>> {
 }
 
 fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::new(format!("{} is not a whole safetensors file", path.display()), error.to_string(), "write or download it again")
+    Error::new(
+        format!("{} is not a whole safetensors file", path.display()),
+        error.to_string(),
+        "write or download it again",
+    )
 }

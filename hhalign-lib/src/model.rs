@@ -82,10 +82,18 @@ impl GptConfig {
     pub fn check(&self) -> Result<()> {
         let sizes = [self.vocab_size, self.block_size, self.n_layer, self.n_head, self.n_embd];
         if sizes.contains(&0) {
-            return Err(Error::new("every size of a model must be at least 1", format!("{self:?}"), "start from a preset"));
+            return Err(Error::new(
+                "every size of a model must be at least 1",
+                format!("{self:?}"),
+                "start from a preset",
+            ));
         }
         if !self.n_embd.is_multiple_of(self.n_head) {
-            return Err(Error::new("n_head must divide n_embd", format!("n_embd {}, n_head {}", self.n_embd, self.n_head), "for example 128 and 4"));
+            return Err(Error::new(
+                "n_head must divide n_embd",
+                format!("n_embd {}, n_head {}", self.n_embd, self.n_head),
+                "for example 128 and 4",
+            ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::new("dropout must lie in [0, 1)", self.dropout.to_string(), "0.0 or 0.1 are usual"));
@@ -96,10 +104,15 @@ impl GptConfig {
     /// The name and shape of every parameter, in Hugging Face's order and naming.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let c = self.n_embd;
-        let mut list = vec![("transformer.wte.weight".into(), vec![self.vocab_size, c]), ("transformer.wpe.weight".into(), vec![self.block_size, c])];
+        let mut list = vec![
+            ("transformer.wte.weight".into(), vec![self.vocab_size, c]),
+            ("transformer.wpe.weight".into(), vec![self.block_size, c]),
+        ];
         for layer in 0..self.n_layer {
             let mut add = |name: &str, shape: Vec<usize>| list.push((format!("transformer.h.{layer}.{name}"), shape));
-            for (name, n_in, n_out) in [("attn.c_attn", c, 3 * c), ("attn.c_proj", c, c), ("mlp.c_fc", c, 4 * c), ("mlp.c_proj", 4 * c, c)] {
+            for (name, n_in, n_out) in
+                [("attn.c_attn", c, 3 * c), ("attn.c_proj", c, c), ("mlp.c_fc", c, 4 * c), ("mlp.c_proj", 4 * c, c)]
+            {
                 add(&format!("{name}.weight"), vec![n_in, n_out]);
                 add(&format!("{name}.bias"), vec![n_out]);
             }
@@ -165,7 +178,8 @@ impl Gpt {
             } else if name.contains("ln_") {
                 vec![1.; n]
             } else {
-                let scale = if name.ends_with("c_proj.weight") { 0.02 / (2.0 * config.n_layer as f32).sqrt() } else { 0.02 };
+                let scale =
+                    if name.ends_with("c_proj.weight") { 0.02 / (2.0 * config.n_layer as f32).sqrt() } else { 0.02 };
                 let normal = Normal::new(0f32, scale).expect("a positive deviation");
                 let mut rng = stream(seed, &name, &[]);
                 (0..n).map(|_| normal.sample(&mut rng)).collect()
@@ -185,12 +199,21 @@ impl Gpt {
         let mut parameters = BTreeMap::new();
         for (name, shape) in config.parameters() {
             let tensor = given.get(&name).ok_or_else(|| {
-                Error::new(format!("the parameter {name} is missing"), format!("{} parameters", given.len()), "check that weights and config.json belong together")
+                Error::new(
+                    format!("the parameter {name} is missing"),
+                    format!("{} parameters", given.len()),
+                    "check that weights and config.json belong together",
+                )
             })?;
             if tensor.dims() != shape {
-                return Err(Error::new(format!("{name} has another shape"), format!("{:?} instead of {shape:?}", tensor.dims()), "check that weights and config.json belong together"));
+                return Err(Error::new(
+                    format!("{name} has another shape"),
+                    format!("{:?} instead of {shape:?}", tensor.dims()),
+                    "check that weights and config.json belong together",
+                ));
             }
-            let copy = tensor.to_dtype(if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?.copy()?.detach();
+            let copy =
+                tensor.to_dtype(if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?.copy()?.detach();
             if trainable {
                 let var = Var::from_tensor(&copy)?;
                 parameters.insert(name.clone(), var.as_tensor().clone());
@@ -200,13 +223,24 @@ impl Gpt {
             }
         }
         if let Some(name) = given.keys().find(|n| !parameters.contains_key(*n)) {
-            return Err(Error::new("a parameter that this model does not have", name.as_str(), "check that weights and config.json belong together"));
+            return Err(Error::new(
+                "a parameter that this model does not have",
+                name.as_str(),
+                "check that weights and config.json belong together",
+            ));
         }
         let get = |name: &str| parameters[name].clone();
         let two = |name: &str| [get(&format!("{name}.weight")), get(&format!("{name}.bias"))];
         let blocks = (0..config.n_layer).map(|layer| {
             let of = |name: &str| two(&format!("transformer.h.{layer}.{name}"));
-            Block { ln_1: of("ln_1"), c_attn: of("attn.c_attn"), attn_c_proj: of("attn.c_proj"), ln_2: of("ln_2"), c_fc: of("mlp.c_fc"), mlp_c_proj: of("mlp.c_proj") }
+            Block {
+                ln_1: of("ln_1"),
+                c_attn: of("attn.c_attn"),
+                attn_c_proj: of("attn.c_proj"),
+                ln_2: of("ln_2"),
+                c_fc: of("mlp.c_fc"),
+                mlp_c_proj: of("mlp.c_proj"),
+            }
         });
         let blocks = blocks.collect();
         let (wte, wpe, ln_f) = (get("transformer.wte.weight"), get("transformer.wpe.weight"), two("transformer.ln_f"));
@@ -255,10 +289,16 @@ impl Gpt {
     /// This model is frozen, or the sizes differ.
     pub fn assign(&self, parameters: &BTreeMap<String, Tensor>) -> Result<()> {
         if self.is_frozen() {
-            return Err(Error::new("a frozen model cannot change", "Gpt::assign on a frozen copy", "use Gpt::fork for a copy that can"));
+            return Err(Error::new(
+                "a frozen model cannot change",
+                "Gpt::assign on a frozen copy",
+                "use Gpt::fork for a copy that can",
+            ));
         }
         for (name, var) in &self.vars {
-            let value = parameters.get(name).ok_or_else(|| Error::new("a parameter is missing", name.as_str(), "give all parameters"))?;
+            let value = parameters
+                .get(name)
+                .ok_or_else(|| Error::new("a parameter is missing", name.as_str(), "give all parameters"))?;
             var.set(&value.detach())?;
         }
         Ok(())
@@ -331,7 +371,11 @@ impl Gpt {
         let c = self.config.n_embd;
         let start = cache.as_ref().map_or(0, |cache| cache.len());
         if start + t > self.config.block_size {
-            return Err(Error::new("the sequence is longer than the model's block", format!("{} tokens, block_size {}", start + t, self.config.block_size), "cut the text, or use a preset with a longer block"));
+            return Err(Error::new(
+                "the sequence is longer than the model's block",
+                format!("{} tokens, block_size {}", start + t, self.config.block_size),
+                "cut the text, or use a preset with a longer block",
+            ));
         }
         let tokens = self.wte.index_select(&input_ids.flatten_all()?, 0)?.reshape((b, t, c))?;
         let mut x = dropout.apply(&tokens.broadcast_add(&self.wpe.narrow(0, start, t)?)?)?;
@@ -349,7 +393,13 @@ impl Gpt {
         nn::layer_norm(&x, &self.ln_f[0], &self.ln_f[1], eps)
     }
 
-    fn attention(&self, block: &Block, x: &Tensor, cached: Option<&mut Option<(Tensor, Tensor)>>, dropout: &mut Dropout) -> Result<Tensor> {
+    fn attention(
+        &self,
+        block: &Block,
+        x: &Tensor,
+        cached: Option<&mut Option<(Tensor, Tensor)>>,
+        dropout: &mut Dropout,
+    ) -> Result<Tensor> {
         let (b, t, c) = x.dims3()?;
         let h = self.config.n_head;
         let qkv = nn::linear(x, &block.c_attn[0], &block.c_attn[1])?.reshape((b, t, 3, h, c / h))?;

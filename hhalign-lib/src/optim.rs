@@ -44,7 +44,11 @@ impl AdamW {
     /// # Errors
     /// A failure of the tensor library.
     pub fn new(config: AdamWConfig, vars: &BTreeMap<String, Var>) -> Result<Self> {
-        let zeros = |_: ()| vars.iter().map(|(n, v)| Ok((n.clone(), v.as_tensor().zeros_like()?.detach()))).collect::<Result<BTreeMap<_, _>>>();
+        let zeros = |_: ()| {
+            vars.iter()
+                .map(|(n, v)| Ok((n.clone(), v.as_tensor().zeros_like()?.detach())))
+                .collect::<Result<BTreeMap<_, _>>>()
+        };
         Ok(Self { config, steps: 0, first: zeros(())?, second: zeros(())? })
     }
 
@@ -52,10 +56,20 @@ impl AdamW {
     ///
     /// # Errors
     /// A moment is missing or has another shape.
-    pub fn restore(config: AdamWConfig, vars: &BTreeMap<String, Var>, steps: usize, first: BTreeMap<String, Tensor>, second: BTreeMap<String, Tensor>) -> Result<Self> {
+    pub fn restore(
+        config: AdamWConfig,
+        vars: &BTreeMap<String, Var>,
+        steps: usize,
+        first: BTreeMap<String, Tensor>,
+        second: BTreeMap<String, Tensor>,
+    ) -> Result<Self> {
         for moments in [&first, &second] {
             if let Some((name, _)) = vars.iter().find(|(n, v)| moments.get(*n).is_none_or(|m| m.dims() != v.dims())) {
-                return Err(Error::new("the checkpoint's optimiser does not fit the model", name.as_str(), "resume with the model it was saved from"));
+                return Err(Error::new(
+                    "the checkpoint's optimiser does not fit the model",
+                    name.as_str(),
+                    "resume with the model it was saved from",
+                ));
             }
         }
         Ok(Self { config, steps, first, second })
@@ -75,14 +89,23 @@ impl AdamW {
     ///
     /// # Errors
     /// A variable without a gradient: some operation cut it off.
-    pub fn step(&mut self, vars: &BTreeMap<String, Var>, gradients: &BTreeMap<String, Tensor>, learning_rate: f64) -> Result<()> {
+    pub fn step(
+        &mut self,
+        vars: &BTreeMap<String, Var>,
+        gradients: &BTreeMap<String, Tensor>,
+        learning_rate: f64,
+    ) -> Result<()> {
         self.steps += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let correction1 = 1.0 - beta1.powi(self.steps as i32);
         let correction2 = 1.0 - beta2.powi(self.steps as i32);
         for (name, var) in vars {
             let gradient = gradients.get(name).ok_or_else(|| {
-                Error::new(format!("{name} received no gradient"), "nothing", "an operation in the forward pass has no backward")
+                Error::new(
+                    format!("{name} received no gradient"),
+                    "nothing",
+                    "an operation in the forward pass has no backward",
+                )
             })?;
             let m = ((&self.first[name] * beta1)? + (gradient * (1.0 - beta1))?)?;
             let v = ((&self.second[name] * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;

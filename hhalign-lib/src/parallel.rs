@@ -37,8 +37,13 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync)
     let mut results = vec![];
     for part in parts {
         results.extend(part.map_err(|panic| {
-            let message = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
-            Error::new("a worker thread panicked", message.unwrap_or_default(), "this is a bug: please report it with the settings used")
+            let message =
+                panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
+            Error::new(
+                "a worker thread panicked",
+                message.unwrap_or_default(),
+                "this is a bug: please report it with the settings used",
+            )
         })?);
     }
     results.sort_by_key(|r| r.0);

@@ -49,7 +49,11 @@ impl Sampler {
     /// The setting, its value and its range.
     pub fn check(&self) -> Result<()> {
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return Err(Error::new("temperature must not be negative", self.temperature.to_string(), "0 is greedy, 1 the model's own distribution"));
+            return Err(Error::new(
+                "temperature must not be negative",
+                self.temperature.to_string(),
+                "0 is greedy, 1 the model's own distribution",
+            ));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(Error::new("top_p must lie in (0, 1]", self.top_p.to_string(), "1 draws from all tokens"));
@@ -86,7 +90,11 @@ impl Sampler {
         for (i, prompt) in prompts.iter().enumerate() {
             let mut ids = tokenizer.encode(prompt)?;
             if ids.is_empty() {
-                return Err(Error::new(format!("prompt {i} is empty"), "no token", "a prompt ends with \"\\n\\nAssistant:\""));
+                return Err(Error::new(
+                    format!("prompt {i} is empty"),
+                    "no token",
+                    "a prompt ends with \"\\n\\nAssistant:\"",
+                ));
             }
             ids.drain(..ids.len().saturating_sub(room));
             encoded.push((i, ids));
@@ -100,23 +108,34 @@ impl Sampler {
                 _ => groups.push(vec![item]),
             }
         }
-        let mut replies: Vec<(usize, Reply)> = parallel::map(&groups, |group| self.decode_group(&frozen, tokenizer, group))?.into_iter().flatten().collect();
+        let mut replies: Vec<(usize, Reply)> =
+            parallel::map(&groups, |group| self.decode_group(&frozen, tokenizer, group))?
+                .into_iter()
+                .flatten()
+                .collect();
         replies.sort_by_key(|r| r.0);
         Ok(replies.into_iter().map(|r| r.1).collect())
     }
 
-    fn decode_group(&self, model: &Gpt, tokenizer: &Tokenizer, group: &[(usize, Vec<u32>)]) -> Result<Vec<(usize, Reply)>> {
+    fn decode_group(
+        &self,
+        model: &Gpt,
+        tokenizer: &Tokenizer,
+        group: &[(usize, Vec<u32>)],
+    ) -> Result<Vec<(usize, Reply)>> {
         let mut rngs: Vec<Rng> = group.iter().map(|(i, _)| stream(self.seed, "sample", &[*i as u64])).collect();
         let mut drawn: Vec<Vec<u32>> = vec![vec![]; group.len()];
         let mut cache = KvCache::new(model);
         let mut alive: Vec<usize> = (0..group.len()).collect();
         let mut input: Vec<u32> = group.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
-        let limit = self.max_new_tokens.min(model.config.block_size - group[0].1.len().min(model.config.block_size - 1));
+        let limit =
+            self.max_new_tokens.min(model.config.block_size - group[0].1.len().min(model.config.block_size - 1));
         while !alive.is_empty() {
             let t = input.len() / alive.len();
             let ids = Tensor::from_vec(std::mem::take(&mut input), (alive.len(), t), &Device::Cpu)?;
             let hidden = model.hidden_cached(&ids, &mut cache)?;
-            let logits = model.head(&hidden.narrow(1, t - 1, 1)?.squeeze(1)?)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+            let logits =
+                model.head(&hidden.narrow(1, t - 1, 1)?.squeeze(1)?)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
             let mut rows = vec![];
             let mut still = vec![];
             for (row, &g) in alive.iter().enumerate() {
@@ -143,18 +162,30 @@ impl Sampler {
 
     /// Draws an id from logits.
     fn draw(&self, logits: &[f32], rng: &mut Rng) -> u32 {
-        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).expect("a vocabulary") as u32;
+        let best = (0..logits.len())
+            .max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)))
+            .expect("a vocabulary") as u32;
         if self.temperature == 0.0 {
             return best;
         }
         let max = f64::from(logits[best as usize]);
-        let mut weights: Vec<(u32, f64)> =
-            logits.iter().enumerate().map(|(i, &l)| (i as u32, ((f64::from(l) - max) / self.temperature).exp())).collect();
+        let mut weights: Vec<(u32, f64)> = logits
+            .iter()
+            .enumerate()
+            .map(|(i, &l)| (i as u32, ((f64::from(l) - max) / self.temperature).exp()))
+            .collect();
         let mut total: f64 = weights.iter().map(|w| w.1).sum();
         if self.top_p < 1.0 {
             weights.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             let mut held = 0.0;
-            let keep = weights.iter().take_while(|w| { let more = held < self.top_p * total; held += w.1; more }).count();
+            let keep = weights
+                .iter()
+                .take_while(|w| {
+                    let more = held < self.top_p * total;
+                    held += w.1;
+                    more
+                })
+                .count();
             weights.truncate(keep);
             total = weights.iter().map(|w| w.1).sum();
         }

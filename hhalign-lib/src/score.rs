@@ -100,8 +100,11 @@ pub fn score_pairs(model: &Gpt, pairs: &TokenizedPairs) -> Result<ReferenceLogps
     let (mut chosen, mut rejected) = (vec![0f32; pairs.len()], vec![0f32; pairs.len()]);
     // A frozen copy builds no graph, so that nothing is kept for a backward pass.
     let frozen = model.freeze()?;
-    let work: Vec<(Vec<usize>, Side)> =
-        pairs.by_length(SCORE_BATCH).into_iter().flat_map(|i| [(i.clone(), Side::Chosen), (i, Side::Rejected)]).collect();
+    let work: Vec<(Vec<usize>, Side)> = pairs
+        .by_length(SCORE_BATCH)
+        .into_iter()
+        .flat_map(|i| [(i.clone(), Side::Chosen), (i, Side::Rejected)])
+        .collect();
     let scored = parallel::map(&work, |(indices, side)| {
         Ok(sequence_logps(&frozen, &pairs.batch(indices, *side)?, &mut Dropout::off())?.to_vec1::<f32>()?)
     })?;
@@ -123,15 +126,19 @@ pub fn reference_logps(reference: &Gpt, pairs: &TokenizedPairs, cache: Option<&P
         return score_pairs(reference, pairs);
     };
     let path = folder.join(format!("ref_logps-{}-{}.safetensors", reference.hash()?, pairs.hash));
-    if path.exists() && let Ok(mut tensors) = checkpoint::read_tensors(&path) {
-        let mut take = |name: &str| tensors.remove(name).and_then(|t| t.to_vec1::<f32>().ok()).filter(|v| v.len() == pairs.len());
+    if path.exists()
+        && let Ok(mut tensors) = checkpoint::read_tensors(&path)
+    {
+        let mut take =
+            |name: &str| tensors.remove(name).and_then(|t| t.to_vec1::<f32>().ok()).filter(|v| v.len() == pairs.len());
         if let (Some(chosen), Some(rejected)) = (take("chosen"), take("rejected")) {
             return Ok(ReferenceLogps { chosen, rejected, from_cache: true });
         }
     }
     let logps = score_pairs(reference, pairs)?;
     let tensor = |v: &[f32]| Tensor::new(v, &candle_core::Device::Cpu);
-    let tensors = BTreeMap::from([("chosen".into(), tensor(&logps.chosen)?), ("rejected".into(), tensor(&logps.rejected)?)]);
+    let tensors =
+        BTreeMap::from([("chosen".into(), tensor(&logps.chosen)?), ("rejected".into(), tensor(&logps.rejected)?)]);
     checkpoint::write_tensors(&path, &tensors, HashMap::new())?;
     Ok(logps)
 }
@@ -141,13 +148,25 @@ impl ReferenceLogps {
     ///
     /// # Errors
     /// An index outside.
-    pub fn beside(&self, policy_chosen: Tensor, policy_rejected: Tensor, pairs: &TokenizedPairs, indices: &[usize]) -> Result<PairLogps> {
+    pub fn beside(
+        &self,
+        policy_chosen: Tensor,
+        policy_rejected: Tensor,
+        pairs: &TokenizedPairs,
+        indices: &[usize],
+    ) -> Result<PairLogps> {
         if let Some(&i) = indices.iter().find(|&&i| i >= self.chosen.len() || i >= pairs.len()) {
-            return Err(Error::new("no such pair", i.to_string(), format!("choose indices below {}", self.chosen.len().min(pairs.len()))));
+            return Err(Error::new(
+                "no such pair",
+                i.to_string(),
+                format!("choose indices below {}", self.chosen.len().min(pairs.len())),
+            ));
         }
         let pick = |v: &[f32]| -> Result<Values> {
             let picked: Vec<f32> = indices.iter().map(|&i| v[i]).collect();
-            Ok(Values::from_tensor(Tensor::from_vec(picked, indices.len(), policy_chosen.device())?.to_dtype(policy_chosen.dtype())?))
+            Ok(Values::from_tensor(
+                Tensor::from_vec(picked, indices.len(), policy_chosen.device())?.to_dtype(policy_chosen.dtype())?,
+            ))
         };
         Ok(PairLogps {
             ref_chosen: pick(&self.chosen)?,
@@ -167,7 +186,13 @@ impl ReferenceLogps {
 ///
 /// # Errors
 /// An index outside, or pairs that do not fit the model.
-pub fn pair_logps(policy: &Gpt, reference: &ReferenceLogps, pairs: &TokenizedPairs, indices: &[usize], dropout: &mut Dropout) -> Result<PairLogps> {
+pub fn pair_logps(
+    policy: &Gpt,
+    reference: &ReferenceLogps,
+    pairs: &TokenizedPairs,
+    indices: &[usize],
+    dropout: &mut Dropout,
+) -> Result<PairLogps> {
     let chosen = sequence_logps(policy, &pairs.batch(indices, Side::Chosen)?, dropout)?;
     let rejected = sequence_logps(policy, &pairs.batch(indices, Side::Rejected)?, dropout)?;
     reference.beside(chosen, rejected, pairs, indices)

@@ -106,7 +106,11 @@ impl Table {
         let columns = self.frame.columns();
         (0..self.frame.height())
             .map(|row| {
-                columns.iter().zip(&self.decimals).map(|(c, d)| show(&c.get(row).unwrap_or(AnyValue::Null), *d)).collect()
+                columns
+                    .iter()
+                    .zip(&self.decimals)
+                    .map(|(c, d)| show(&c.get(row).unwrap_or(AnyValue::Null), *d))
+                    .collect()
             })
             .collect()
     }
@@ -139,7 +143,11 @@ impl Table {
         let found = self.names().iter().position(|n| n == column);
         let cell = found.and_then(|c| self.rows().get(row).and_then(|r| r.get(c).cloned()));
         cell.ok_or_else(|| {
-            Error::new("no such cell", format!("column {column:?}, row {row}"), format!("columns are {:?}, rows 0 to {}", self.names(), self.n_rows().saturating_sub(1)))
+            Error::new(
+                "no such cell",
+                format!("column {column:?}, row {row}"),
+                format!("columns are {:?}, rows 0 to {}", self.names(), self.n_rows().saturating_sub(1)),
+            )
         })
     }
 
@@ -147,13 +155,19 @@ impl Table {
     pub fn html(&self) -> String {
         let side = |c: usize| if self.is_number(c) { "right" } else { "left" };
         let cell = "padding:3px 12px;white-space:pre-wrap;max-width:44em;vertical-align:top";
-        let mut html = String::from("<div style=\"overflow-x:auto;margin:6px 0\"><table style=\"border-collapse:collapse;font-variant-numeric:tabular-nums\">");
+        let mut html = String::from(
+            "<div style=\"overflow-x:auto;margin:6px 0\"><table style=\"border-collapse:collapse;font-variant-numeric:tabular-nums\">",
+        );
         html += &format!(
             "<caption style=\"text-align:left;font-weight:600;padding:2px 12px 6px;caption-side:top;color:inherit\">{}</caption><thead><tr>",
             escape(&self.title)
         );
         for (c, name) in self.names().iter().enumerate() {
-            html += &format!("<th style=\"text-align:{};{cell};border-bottom:1px solid #888\">{}</th>", side(c), escape(name));
+            html += &format!(
+                "<th style=\"text-align:{};{cell};border-bottom:1px solid #888\">{}</th>",
+                side(c),
+                escape(name)
+            );
         }
         html += "</tr></thead><tbody>";
         for row in self.rows() {
@@ -175,7 +189,8 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.names();
         let rows = self.rows();
-        let width = |c: usize| rows.iter().map(|r| r[c].chars().count()).chain([names[c].chars().count()]).max().unwrap_or(0);
+        let width =
+            |c: usize| rows.iter().map(|r| r[c].chars().count()).chain([names[c].chars().count()]).max().unwrap_or(0);
         let widths: Vec<usize> = (0..names.len()).map(width).collect();
         writeln!(f, "{}", self.title)?;
         let mut line = |cells: &[String]| {

@@ -48,7 +48,11 @@ impl Tokenizer {
     /// ```
     pub fn train(pairs: &[Pair], vocab_size: usize) -> Result<Self> {
         if vocab_size < MIN_VOCAB {
-            return Err(Error::new("the vocabulary is too small", vocab_size.to_string(), format!("a byte-level BPE needs at least {MIN_VOCAB} ids; 1024 suits the toy preset")));
+            return Err(Error::new(
+                "the vocabulary is too small",
+                vocab_size.to_string(),
+                format!("a byte-level BPE needs at least {MIN_VOCAB} ids; 1024 suits the toy preset"),
+            ));
         }
         if pairs.is_empty() {
             return Err(Error::new("no text to learn a vocabulary from", "0 pairs", "pass the training pairs"));
@@ -74,7 +78,8 @@ impl Tokenizer {
     /// # Errors
     /// The ranks cannot be read.
     pub fn gpt2() -> Result<Self> {
-        let ranks = tiktoken_rs::r50k_base().map_err(|e| Error::new("GPT-2's ranks cannot be read", e.to_string(), ""))?;
+        let ranks =
+            tiktoken_rs::r50k_base().map_err(|e| Error::new("GPT-2's ranks cannot be read", e.to_string(), ""))?;
         let n = 50_256u32;
         let tokens: Vec<Vec<u8>> = (0..n)
             .map(|id| ranks.decode_bytes(&[id]))
@@ -83,7 +88,8 @@ impl Tokenizer {
         let rank: HashMap<&[u8], u32> = tokens.iter().enumerate().map(|(i, t)| (t.as_slice(), i as u32)).collect();
         let visible = byte_alphabet();
         let name = |bytes: &[u8]| bytes.iter().map(|&b| visible[b as usize]).collect::<String>();
-        let mut vocab: tokenizers::models::bpe::Vocab = tokens.iter().enumerate().map(|(i, t)| (name(t), i as u32)).collect();
+        let mut vocab: tokenizers::models::bpe::Vocab =
+            tokens.iter().enumerate().map(|(i, t)| (name(t), i as u32)).collect();
         vocab.insert(EOS.into(), n);
         let merges = tokens
             .iter()
@@ -106,8 +112,10 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = files::read(path)?;
-        let tokenizer = HfTokenizer::from_bytes(bytes)
-            .map_err(|e| Error::new("not a tokenizer.json", e.to_string(), "give the file that Tokenizer::save wrote").at(path.display()))?;
+        let tokenizer = HfTokenizer::from_bytes(bytes).map_err(|e| {
+            Error::new("not a tokenizer.json", e.to_string(), "give the file that Tokenizer::save wrote")
+                .at(path.display())
+        })?;
         Self::wrap(tokenizer).map_err(|e| e.at(path.display()))
     }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::Pair;
 use super::parse::{Irregularity, parse_row};
 use super::source::RawRow;
-use super::Pair;
 use crate::error::Result;
 use crate::table::{Column, Table};
 
@@ -68,7 +68,9 @@ impl Audit {
             row(it.label(), it.action(), &|s| s.found.get(&it).copied().unwrap_or(0));
         }
         row("prompts that repeat", "kept: they stand on one side of the split", &|s| s.repeated_prompts);
-        row("rows that share a first turn", "kept: they stand on one side of the split", &|s| s.rows_sharing_first_turn);
+        row("rows that share a first turn", "kept: they stand on one side of the split", &|s| {
+            s.rows_sharing_first_turn
+        });
         row("rows dropped (each counted once)", "", &|s| s.dropped.values().sum());
         row("pairs kept", "", &|s| s.kept);
         let mut columns = vec![Column::text("found", what), Column::text("what was done", action)];

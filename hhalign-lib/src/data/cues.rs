@@ -5,6 +5,10 @@
 
 use std::collections::HashMap;
 
+use super::Split;
+use crate::error::Result;
+use crate::table::{Column, Table};
+
 /// How well one surface cue tells the chosen reply from the rejected one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CueRow {
@@ -162,6 +166,25 @@ fn bare(word: &str) -> String {
 
 fn first_words(reply: &str, n: usize) -> String {
     reply.split_whitespace().take(n).map(bare).collect::<Vec<_>>().join(" ")
+}
+
+/// [`surface_cues`] of a split as a table: a cue near one half tells nothing about which reply was preferred.
+///
+/// # Errors
+/// A failure of the table library.
+pub fn cue_table(split: &Split) -> Result<Table> {
+    let train: Vec<(&str, &str)> = split.train.iter().map(|p| (p.chosen.as_str(), p.rejected.as_str())).collect();
+    let held_out: Vec<(&str, &str)> = split.held_out.iter().map(|p| (p.chosen.as_str(), p.rejected.as_str())).collect();
+    let rows = surface_cues(&train, &held_out);
+    Table::new(
+        format!("Does a surface cue give the preferred reply away? ({} held-out pairs)", held_out.len()),
+        vec![
+            Column::text("cue", rows.iter().map(|r| r.cue.to_string()).collect()),
+            Column::text("rule learnt on training pairs", rows.iter().map(|r| r.rule.clone()).collect()),
+            Column::int("pairs decided", rows.iter().map(|r| r.n as i64).collect()),
+            Column::float("accuracy (chance 0.5)", 3, rows.iter().map(|r| r.accuracy).collect()),
+        ],
+    )
 }
 
 #[cfg(test)]

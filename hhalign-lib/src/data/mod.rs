@@ -121,7 +121,10 @@ impl Dataset {
 
     /// The first 16 digits of the SHA-256 over every pair's texts, in order.
     pub fn hash(&self) -> String {
-        let texts = self.pairs.iter().flat_map(|p| [p.prompt.as_bytes(), &[0], p.chosen.as_bytes(), &[0], p.rejected.as_bytes(), &[0]]);
+        let texts = self
+            .pairs
+            .iter()
+            .flat_map(|p| [p.prompt.as_bytes(), &[0], p.chosen.as_bytes(), &[0], p.rejected.as_bytes(), &[0]]);
         sha256_hex(texts, 16)
     }
 

@@ -120,7 +120,10 @@ pub fn parse_row(row: RawRow) -> (Vec<Irregularity>, Option<Pair>) {
     note(I::RejectedReplyEmpty, row.rejected.get(prompt.len()..).is_none_or(|r| r.trim().is_empty()));
     let holds_turn = |reply: &str| reply.contains(HUMAN) || reply.contains(ASSISTANT);
     note(I::ReplyHoldsTurn, holds_turn(chosen) || rejected.is_some_and(holds_turn));
-    note(I::OneSideIsPrefix, !identical && (row.chosen.starts_with(&row.rejected) || row.rejected.starts_with(&row.chosen)));
+    note(
+        I::OneSideIsPrefix,
+        !identical && (row.chosen.starts_with(&row.rejected) || row.rejected.starts_with(&row.chosen)),
+    );
     note(I::TurnsDoNotAlternate, !alternates(&row.chosen));
     if found.iter().any(|i| i.drops()) {
         return (found, None);
@@ -138,7 +141,8 @@ pub fn parse_row(row: RawRow) -> (Vec<Irregularity>, Option<Pair>) {
 
 /// The turns of a dialogue: `true` for the human, and the text behind the marker.
 pub fn turns(dialogue: &str) -> Vec<(bool, &str)> {
-    let mut marks: Vec<(usize, bool, usize)> = dialogue.match_indices(HUMAN).map(|(i, m)| (i, true, i + m.len())).collect();
+    let mut marks: Vec<(usize, bool, usize)> =
+        dialogue.match_indices(HUMAN).map(|(i, m)| (i, true, i + m.len())).collect();
     marks.extend(dialogue.match_indices(ASSISTANT).map(|(i, m)| (i, false, i + m.len())));
     marks.sort_unstable();
     let ends = marks.iter().skip(1).map(|m| m.0).chain([dialogue.len()]).collect::<Vec<_>>();

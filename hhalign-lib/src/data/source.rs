@@ -97,8 +97,11 @@ fn place(file: &Path, root: &Path) -> (Arc<str>, Option<bool>) {
 
 fn read_file(file: &Path, root: &Path, rows: &mut Vec<RawRow>) -> Result<()> {
     let opened = File::open(file).map_err(|e| Error::io(file, &e))?;
-    let reader: Box<dyn Read> =
-        if file.extension().is_some_and(|e| e == "gz") { Box::new(MultiGzDecoder::new(opened)) } else { Box::new(opened) };
+    let reader: Box<dyn Read> = if file.extension().is_some_and(|e| e == "gz") {
+        Box::new(MultiGzDecoder::new(opened))
+    } else {
+        Box::new(opened)
+    };
     let mut reader = BufReader::with_capacity(1 << 16, reader);
     let (subset, held_out) = place(file, root);
     let mut line = Vec::new();
@@ -121,14 +124,24 @@ fn read_file(file: &Path, root: &Path, rows: &mut Vec<RawRow>) -> Result<()> {
             continue;
         }
         let (chosen, rejected) = parse_line(&line).map_err(|e| e.at(format!("{}, line {number}", file.display())))?;
-        rows.push(RawRow { chosen, rejected, origin: Origin { subset: subset.clone(), line: number }, kind: None, held_out });
+        rows.push(RawRow {
+            chosen,
+            rejected,
+            origin: Origin { subset: subset.clone(), line: number },
+            kind: None,
+            held_out,
+        });
     }
     Ok(())
 }
 
 fn parse_line(line: &[u8]) -> Result<(String, String)> {
     let text = std::str::from_utf8(line).map_err(|e| {
-        Error::new("not valid UTF-8", format!("byte {} of the line: {e}", e.valid_up_to() + 1), "convert the file to UTF-8, for example with iconv")
+        Error::new(
+            "not valid UTF-8",
+            format!("byte {} of the line: {e}", e.valid_up_to() + 1),
+            "convert the file to UTF-8, for example with iconv",
+        )
     })?;
     let value: Value = serde_json::from_str(text).map_err(|e| {
         let start: String = text.chars().take(60).collect();
@@ -139,7 +152,11 @@ fn parse_line(line: &[u8]) -> Result<(String, String)> {
         )
     })?;
     let Value::Object(mut row) = value else {
-        return Err(Error::new("a row must be a JSON object", kind_of(&value), "write {\"chosen\": \"...\", \"rejected\": \"...\"}"));
+        return Err(Error::new(
+            "a row must be a JSON object",
+            kind_of(&value),
+            "write {\"chosen\": \"...\", \"rejected\": \"...\"}",
+        ));
     };
     let mut keys: Vec<String> = row.keys().map(|k| format!("\"{k}\"")).collect();
     keys.sort();

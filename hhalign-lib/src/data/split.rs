@@ -48,7 +48,11 @@ pub enum SplitRule {
 /// ```
 pub fn split(pairs: &[Pair], held_out_fraction: f64) -> Result<Split> {
     if !(held_out_fraction > 0.0 && held_out_fraction < 1.0) {
-        return Err(Error::new("the held-out fraction must lie between 0 and 1", held_out_fraction.to_string(), "choose a value such as 0.1"));
+        return Err(Error::new(
+            "the held-out fraction must lie between 0 and 1",
+            held_out_fraction.to_string(),
+            "choose a value such as 0.1",
+        ));
     }
     let official = pairs.iter().any(|p| p.held_out == Some(true)) && pairs.iter().any(|p| p.held_out == Some(false));
     let rule = if official { SplitRule::Official } else { SplitRule::FirstTurnHash };
@@ -92,7 +96,9 @@ impl Split {
     pub fn table(&self) -> Result<Table> {
         let sides = [&self.train, &self.held_out];
         let distinct = |p: &[Pair]| p.iter().map(|p| normal(p.first_turn())).collect::<HashSet<_>>().len() as i64;
-        let words = |p: &[Pair], f: fn(&Pair) -> &str| p.iter().map(|p| f(p).split_whitespace().count()).sum::<usize>() as f64 / p.len() as f64;
+        let words = |p: &[Pair], f: fn(&Pair) -> &str| {
+            p.iter().map(|p| f(p).split_whitespace().count()).sum::<usize>() as f64 / p.len() as f64
+        };
         Table::new(
             match self.rule {
                 SplitRule::Official => "Split (as the source says)",

@@ -6,4 +6,5 @@ pub mod quality;
 pub mod refusal;
 pub mod stats;
 pub mod toxicity;
+pub mod toxicity_report;
 pub mod winrate;

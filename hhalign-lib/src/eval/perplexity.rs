@@ -44,8 +44,11 @@ pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Sid
             (nll[i], tokens[i]) = (-f64::from(logps[row]), lengths[row]);
         }
     }
-    let bytes: Vec<usize> = texts.iter().map(|p| if side == Side::Chosen { p.chosen.len() } else { p.rejected.len() }).collect();
-    let ratio = |rows: &[usize], below: &[usize]| rows.iter().map(|&i| nll[i]).sum::<f64>() / rows.iter().map(|&i| below[i] as f64).sum::<f64>();
+    let bytes: Vec<usize> =
+        texts.iter().map(|p| if side == Side::Chosen { p.chosen.len() } else { p.rejected.len() }).collect();
+    let ratio = |rows: &[usize], below: &[usize]| {
+        rows.iter().map(|&i| nll[i]).sum::<f64>() / rows.iter().map(|&i| below[i] as f64).sum::<f64>()
+    };
     let each: Vec<f64> = nll.iter().zip(&tokens).map(|(l, &t)| (l / t as f64).exp()).collect();
     Ok(Perplexity {
         token_weighted: bootstrap(nll.len(), seed, |rows| ratio(rows, &tokens).exp()),

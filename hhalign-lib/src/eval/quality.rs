@@ -107,5 +107,11 @@ fn subsampled_distinct(tokens: &[Vec<String>], n: usize, seed: u64) -> Estimate 
     let mean = halves.iter().sum::<f64>() / halves.len() as f64;
     let deviation = (halves.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / (halves.len() - 1) as f64).sqrt();
     let half_width = 1.96 * deviation * value / mean.max(1e-12);
-    Estimate { value, low: (value - half_width).max(0.0), high: (value + half_width).min(1.0), n: tokens.len(), method: "half-sampling" }
+    Estimate {
+        value,
+        low: (value - half_width).max(0.0),
+        high: (value + half_width).min(1.0),
+        n: tokens.len(),
+        method: "half-sampling",
+    }
 }

@@ -84,6 +84,11 @@ pub struct ToxBlock {
 }
 
 impl ToxBlock {
+    /// The classifier in a folder, or `None` where set-up could not fetch it; fails as [`Self::from_files`] does.
+    pub fn find(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        if dir.as_ref().join("toxblock.safetensors").exists() { Self::load(dir).map(Some) } else { Ok(None) }
+    }
+
     /// Loads the two files that `scripts/get_toxicity_model.py` puts in a folder; fails as [`Self::from_files`] does.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         Self::from_files(dir.as_ref().join("toxblock.safetensors"), dir.as_ref().join("toxblock_vocab.txt"))

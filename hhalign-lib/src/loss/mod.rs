@@ -60,12 +60,26 @@ impl PairLogps {
 
     fn check(&self) -> Result<()> {
         let n = self.policy_chosen.len();
-        let lengths = [self.policy_rejected.len(), self.ref_chosen.len(), self.ref_rejected.len(), self.chosen_tokens.len(), self.rejected_tokens.len()];
+        let lengths = [
+            self.policy_rejected.len(),
+            self.ref_chosen.len(),
+            self.ref_rejected.len(),
+            self.chosen_tokens.len(),
+            self.rejected_tokens.len(),
+        ];
         if n == 0 || lengths.iter().any(|&l| l != n) {
-            return Err(Error::new("log-probabilities of pairs must be of one length, and not empty", format!("{n} and {lengths:?}"), "give one number for each pair"));
+            return Err(Error::new(
+                "log-probabilities of pairs must be of one length, and not empty",
+                format!("{n} and {lengths:?}"),
+                "give one number for each pair",
+            ));
         }
         if self.chosen_tokens.iter().chain(&self.rejected_tokens).any(|&t| t == 0) {
-            return Err(Error::new("a reply without tokens has no log-probability", "0 tokens", "drop such pairs; the audit of Dataset::read does"));
+            return Err(Error::new(
+                "a reply without tokens has no log-probability",
+                "0 tokens",
+                "drop such pairs; the audit of Dataset::read does",
+            ));
         }
         Ok(())
     }
@@ -101,6 +115,17 @@ impl Rewards {
     /// How many pairs have the chosen reply ahead; a tie counts one half, so that a policy equal to its reference
     /// stands at chance.
     pub fn correct(&self) -> f64 {
-        self.margins().iter().map(|&m| if m > 0.0 { 1.0 } else if m == 0.0 { 0.5 } else { 0.0 }).sum()
+        self.margins()
+            .iter()
+            .map(|&m| {
+                if m > 0.0 {
+                    1.0
+                } else if m == 0.0 {
+                    0.5
+                } else {
+                    0.0
+                }
+            })
+            .sum()
     }
 }

@@ -188,7 +188,8 @@ impl PreferenceLoss {
         let ls = |x: &Tensor| log_sigmoid(x);
         let sigma = |x: &Tensor| -> Result<Tensor> { Ok(log_sigmoid(x)?.exp()?) };
         // -(1-ε) ls(x) - ε ls(-x), the form that several losses share.
-        let smoothed = |x: &Tensor, eps: f64| -> Result<Tensor> { Ok(((ls(x)? * -(1.0 - eps))? - (ls(&x.neg()?)? * eps)?)?) };
+        let smoothed =
+            |x: &Tensor, eps: f64| -> Result<Tensor> { Ok(((ls(x)? * -(1.0 - eps))? - (ls(&x.neg()?)? * eps)?)?) };
         let x = (&d * beta)?;
         Ok(match *self {
             Self::Sigmoid => ls(&x)?.neg()?,
@@ -218,7 +219,9 @@ impl PreferenceLoss {
                 let reference = sorted(&(logps.ref_chosen.tensor() - logps.ref_rejected.tensor())?)?;
                 smoothed(&((policy - reference)? * beta)?, label_smoothing)?
             }
-            Self::AotUnpaired { label_smoothing } => smoothed(&((sorted(&a)? - sorted(&b)?)? * beta)?, label_smoothing)?,
+            Self::AotUnpaired { label_smoothing } => {
+                smoothed(&((sorted(&a)? - sorted(&b)?)? * beta)?, label_smoothing)?
+            }
             Self::ApoZero => ((sigma(&(&b * beta)?)? - sigma(&(&a * beta)?)?)? + 1.0)?,
             Self::ApoDown => ((sigma(&(&a * beta)?)? - sigma(&x)?)? + 1.0)?,
             Self::DiscoPop { tau } => {
@@ -279,19 +282,33 @@ impl PreferenceLoss {
             return Err(Error::new("beta must be positive", beta.to_string(), "0.1 is usual; 0.01 to 0.5 are tried"));
         }
         let (name, value, low, high) = match *self {
-            Self::Cdpo { label_smoothing: e } | Self::Robust { label_smoothing: e } => ("label_smoothing", e, 0.0, 0.499_999),
-            Self::Aot { label_smoothing: e } | Self::AotUnpaired { label_smoothing: e } => ("label_smoothing", e, 0.0, 0.499_999),
+            Self::Cdpo { label_smoothing: e } | Self::Robust { label_smoothing: e } => {
+                ("label_smoothing", e, 0.0, 0.499_999)
+            }
+            Self::Aot { label_smoothing: e } | Self::AotUnpaired { label_smoothing: e } => {
+                ("label_smoothing", e, 0.0, 0.499_999)
+            }
             Self::ExoPair { label_smoothing: e } => ("label_smoothing", e, 1e-12, 0.5),
             Self::DiscoPop { tau } => ("tau", tau, 1e-6, 1e6),
             Self::AlphaDivergence { alpha } if (alpha - 1.0).abs() < 1e-6 => {
-                return Err(Error::new("alpha = 1 is the reverse KL of plain DPO", alpha.to_string(), "use PreferenceLoss::Sigmoid"));
+                return Err(Error::new(
+                    "alpha = 1 is the reverse KL of plain DPO",
+                    alpha.to_string(),
+                    "use PreferenceLoss::Sigmoid",
+                ));
             }
+            Self::AlphaDivergence { alpha } => ("alpha", alpha, -1e3, 1e3),
+            Self::SimPo { gamma } => ("gamma", gamma, -1e6, 1e6),
             Self::Kto { kl } => ("kl", kl, 0.0, 1e9),
             Self::Cpo { alpha: weight } | Self::Orpo { lambda: weight } => ("the weight", weight, 0.0, 1e6),
             _ => return Ok(()),
         };
         if !(low..=high).contains(&value) {
-            return Err(Error::new(format!("{name} of the {} loss is out of range", self.name()), value.to_string(), format!("choose a value in [{low}, {high}]")));
+            return Err(Error::new(
+                format!("{name} of the {} loss is out of range", self.name()),
+                value.to_string(),
+                format!("choose a value in [{low}, {high}]"),
+            ));
         }
         Ok(())
     }

@@ -30,10 +30,15 @@ impl CustomOp1 for LogSigmoid {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (start, end) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "log-sigmoid" })?;
+        let (start, end) =
+            layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "log-sigmoid" })?;
         let output = match storage {
-            CpuStorage::F32(x) => CpuStorage::F32(x[start..end].iter().map(|&x| x.min(0.) - (-x.abs()).exp().ln_1p()).collect()),
-            CpuStorage::F64(x) => CpuStorage::F64(x[start..end].iter().map(|&x| x.min(0.) - (-x.abs()).exp().ln_1p()).collect()),
+            CpuStorage::F32(x) => {
+                CpuStorage::F32(x[start..end].iter().map(|&x| x.min(0.) - (-x.abs()).exp().ln_1p()).collect())
+            }
+            CpuStorage::F64(x) => {
+                CpuStorage::F64(x[start..end].iter().map(|&x| x.min(0.) - (-x.abs()).exp().ln_1p()).collect())
+            }
             _ => candle_core::bail!("log-sigmoid takes f32 or f64"),
         };
         Ok((output, layout.shape().clone()))

@@ -79,7 +79,8 @@ pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, dropout: &mut Dropou
 
 /// 0 where query i (at place S - T + i) may look, -∞ where it may not, (T, S).
 fn causal_mask(t: usize, s: usize, like: &Tensor) -> Result<Tensor> {
-    let mask: Vec<f32> = (0..t).flat_map(|i| (0..s).map(move |j| if j + t <= s + i { 0. } else { f32::NEG_INFINITY })).collect();
+    let mask: Vec<f32> =
+        (0..t).flat_map(|i| (0..s).map(move |j| if j + t <= s + i { 0. } else { f32::NEG_INFINITY })).collect();
     Ok(Tensor::from_vec(mask, (t, s), like.device())?.to_dtype(like.dtype())?)
 }
 

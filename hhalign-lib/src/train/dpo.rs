@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 
-use super::run::{self, Metrics, Objective, Run};
 use super::TrainConfig;
+use super::run::{self, Metrics, Objective, Run};
 use crate::batch::TokenizedPairs;
 use crate::error::{Error, Result};
 use crate::loss::{PairLogps, PreferenceLoss, Values};
@@ -35,7 +35,13 @@ pub struct Dpo {
 
 impl Default for Dpo {
     fn default() -> Self {
-        let train = TrainConfig { learning_rate: 3e-4, max_steps: 200, batch_size: 32, micro_batch_size: 16, ..TrainConfig::default() };
+        let train = TrainConfig {
+            learning_rate: 3e-4,
+            max_steps: 200,
+            batch_size: 32,
+            micro_batch_size: 16,
+            ..TrainConfig::default()
+        };
         Self { train, loss: PreferenceLoss::default(), beta: 0.1, rpo_alpha: 0.0, cache: None, self_test: true }
     }
 }
@@ -45,7 +51,13 @@ impl Dpo {
     ///
     /// # Errors
     /// A setting out of range, pairs that do not fit, or a policy that is not the reference at step 0.
-    pub fn fit(&self, policy: &mut Gpt, reference: &Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
+    pub fn fit(
+        &self,
+        policy: &mut Gpt,
+        reference: &Gpt,
+        pairs: &TokenizedPairs,
+        held_out: &TokenizedPairs,
+    ) -> Result<Run> {
         run::fit(&self.objective(reference, pairs, held_out)?, &self.train, policy, None)
     }
 
@@ -53,17 +65,40 @@ impl Dpo {
     ///
     /// # Errors
     /// The checkpoint was written with other settings, data, reference or model.
-    pub fn resume(&self, checkpoint: impl AsRef<Path>, policy: &mut Gpt, reference: &Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
+    pub fn resume(
+        &self,
+        checkpoint: impl AsRef<Path>,
+        policy: &mut Gpt,
+        reference: &Gpt,
+        pairs: &TokenizedPairs,
+        held_out: &TokenizedPairs,
+    ) -> Result<Run> {
         run::fit(&self.objective(reference, pairs, held_out)?, &self.train, policy, Some(checkpoint.as_ref()))
     }
 
-    fn objective<'a>(&'a self, reference: &Gpt, pairs: &'a TokenizedPairs, held_out: &'a TokenizedPairs) -> Result<DpoObjective<'a>> {
+    fn objective<'a>(
+        &'a self,
+        reference: &Gpt,
+        pairs: &'a TokenizedPairs,
+        held_out: &'a TokenizedPairs,
+    ) -> Result<DpoObjective<'a>> {
         self.loss.check(self.beta)?;
         if !(self.rpo_alpha >= 0.0 && self.rpo_alpha.is_finite()) {
-            return Err(Error::new("rpo_alpha must not be negative", self.rpo_alpha.to_string(), "0 leaves the term out"));
+            return Err(Error::new(
+                "rpo_alpha must not be negative",
+                self.rpo_alpha.to_string(),
+                "0 leaves the term out",
+            ));
         }
         let logps = |pairs| score::reference_logps(reference, pairs, self.cache.as_deref());
-        Ok(DpoObjective { dpo: self, pairs, held_out, reference: logps(pairs)?, held_out_reference: logps(held_out)?, reference_hash: reference.hash()? })
+        Ok(DpoObjective {
+            dpo: self,
+            pairs,
+            held_out,
+            reference: logps(pairs)?,
+            held_out_reference: logps(held_out)?,
+            reference_hash: reference.hash()?,
+        })
     }
 }
 
@@ -83,14 +118,24 @@ impl Objective for DpoObjective<'_> {
 
     fn identity(&self) -> String {
         let Dpo { loss, beta, rpo_alpha, .. } = self.dpo;
-        format!("dpo {loss:?}, beta {beta}, rpo_alpha {rpo_alpha}, reference {}, held-out {}", self.reference_hash, self.held_out.hash)
+        format!(
+            "dpo {loss:?}, beta {beta}, rpo_alpha {rpo_alpha}, reference {}, held-out {}",
+            self.reference_hash, self.held_out.hash
+        )
     }
 
     fn data(&self) -> &TokenizedPairs {
         self.pairs
     }
 
-    fn loss(&self, policy: &Gpt, pass: &[usize], step: &[usize], dropout: &mut Dropout, log: Option<&mut Metrics>) -> Result<Tensor> {
+    fn loss(
+        &self,
+        policy: &Gpt,
+        pass: &[usize],
+        step: &[usize],
+        dropout: &mut Dropout,
+        log: Option<&mut Metrics>,
+    ) -> Result<Tensor> {
         let logps = score::pair_logps(policy, &self.reference, self.pairs, pass, dropout)?;
         let mut losses = self.dpo.loss.losses(&logps, self.dpo.beta)?;
         if self.dpo.rpo_alpha > 0.0 {
@@ -105,7 +150,11 @@ impl Objective for DpoObjective<'_> {
     }
 
     fn tokens(&self, indices: &[usize]) -> usize {
-        indices.iter().map(|&i| &self.pairs.pairs[i]).map(|p| 2 * p.prompt.len() + p.chosen.len() + p.rejected.len()).sum()
+        indices
+            .iter()
+            .map(|&i| &self.pairs.pairs[i])
+            .map(|p| 2 * p.prompt.len() + p.chosen.len() + p.rejected.len())
+            .sum()
     }
 
     fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>> {

@@ -87,9 +87,17 @@ impl TrainConfig {
     /// # Errors
     /// The setting, its value, and a value that would do.
     pub fn check(&self) -> Result<()> {
-        let positive = [("learning_rate", self.learning_rate), ("max_grad_norm", self.max_grad_norm), ("epsilon", self.adamw.epsilon)];
+        let positive = [
+            ("learning_rate", self.learning_rate),
+            ("max_grad_norm", self.max_grad_norm),
+            ("epsilon", self.adamw.epsilon),
+        ];
         if let Some((name, value)) = positive.iter().find(|(_, v)| !(*v > 0.0 && v.is_finite())) {
-            return Err(Error::new(format!("{name} must be positive"), value.to_string(), "start from TrainConfig::default()"));
+            return Err(Error::new(
+                format!("{name} must be positive"),
+                value.to_string(),
+                "start from TrainConfig::default()",
+            ));
         }
         let counts = [
             ("max_steps", self.max_steps),
@@ -104,10 +112,18 @@ impl TrainConfig {
         }
         let shares = [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2), ("min_lr_ratio", self.min_lr_ratio)];
         if let Some((name, value)) = shares.iter().find(|(_, v)| !(0.0..=1.0).contains(v)) {
-            return Err(Error::new(format!("{name} must lie between 0 and 1"), value.to_string(), "start from TrainConfig::default()"));
+            return Err(Error::new(
+                format!("{name} must lie between 0 and 1"),
+                value.to_string(),
+                "start from TrainConfig::default()",
+            ));
         }
         if self.warmup_steps > self.max_steps {
-            return Err(Error::new("the warm-up is longer than the run", format!("{} of {} steps", self.warmup_steps, self.max_steps), "a tenth of max_steps is usual"));
+            return Err(Error::new(
+                "the warm-up is longer than the run",
+                format!("{} of {} steps", self.warmup_steps, self.max_steps),
+                "a tenth of max_steps is usual",
+            ));
         }
         Ok(())
     }

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
+use super::TrainConfig;
 use super::history::History;
 use super::state::{self, Saved, State};
-use super::TrainConfig;
 use crate::batch::TokenizedPairs;
 use crate::error::{Error, Result};
 use crate::model::Gpt;
@@ -47,7 +47,14 @@ pub(super) trait Objective: Sync {
     fn identity(&self) -> String;
     fn data(&self) -> &TokenizedPairs;
     /// This pass's share of the loss of a whole step, so that shares add up whatever the size of a pass.
-    fn loss(&self, policy: &Gpt, pass: &[usize], step: &[usize], dropout: &mut Dropout, log: Option<&mut Metrics>) -> Result<Tensor>;
+    fn loss(
+        &self,
+        policy: &Gpt,
+        pass: &[usize],
+        step: &[usize],
+        dropout: &mut Dropout,
+        log: Option<&mut Metrics>,
+    ) -> Result<Tensor>;
     /// Tokens that go through the model for these pairs.
     fn tokens(&self, indices: &[usize]) -> usize;
     fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>>;
@@ -78,17 +85,30 @@ pub struct Run {
     pub tokens: f64,
 }
 
-pub(super) fn fit(objective: &dyn Objective, config: &TrainConfig, model: &mut Gpt, resume: Option<&Path>) -> Result<Run> {
+pub(super) fn fit(
+    objective: &dyn Objective,
+    config: &TrainConfig,
+    model: &mut Gpt,
+    resume: Option<&Path>,
+) -> Result<Run> {
     config.check()?;
     if model.is_frozen() {
-        return Err(Error::new("a frozen model cannot be trained", "a model made by Gpt::freeze", "use Gpt::fork for a copy that can"));
+        return Err(Error::new(
+            "a frozen model cannot be trained",
+            "a model made by Gpt::freeze",
+            "use Gpt::fork for a copy that can",
+        ));
     }
     let data = objective.data();
     if data.is_empty() {
         return Err(Error::new("no pair to train on", "0 pairs", "pass training pairs"));
     }
     if data.max_length > model.config.block_size {
-        return Err(Error::new("the pairs are longer than the model's block", format!("max_length {}, block_size {}", data.max_length, model.config.block_size), "tokenise with max_length = block_size"));
+        return Err(Error::new(
+            "the pairs are longer than the model's block",
+            format!("max_length {}, block_size {}", data.max_length, model.config.block_size),
+            "tokenise with max_length = block_size",
+        ));
     }
     let Saved { mut state, mut optimizer, mut best } = match resume {
         Some(path) => state::load(path, model, &objective.identity(), config, &data.hash)?,
@@ -105,14 +125,25 @@ pub(super) fn fit(objective: &dyn Objective, config: &TrainConfig, model: &mut G
             order = Some((epoch, data.epoch(config.batch_size, config.seed, epoch)));
         }
         let batch = &order.as_ref().expect("just made").1[place];
-        let rate = cosine_schedule(state.step, config.warmup_steps, config.max_steps, config.learning_rate, config.min_lr_ratio);
+        let rate = cosine_schedule(
+            state.step,
+            config.warmup_steps,
+            config.max_steps,
+            config.learning_rate,
+            config.min_lr_ratio,
+        );
         let last = state.step + 1 == config.max_steps;
         let log = (state.step + 1).is_multiple_of(config.log_every) || state.step == 0 || last;
         let mut metrics = Metrics::default();
-        let mut gradients = gradients_of_step(objective, config, model, batch, state.step, log.then_some(&mut metrics))?;
+        let mut gradients =
+            gradients_of_step(objective, config, model, batch, state.step, log.then_some(&mut metrics))?;
         let norm = clip_by_global_norm(&mut gradients, config.max_grad_norm)?;
         if !norm.is_finite() {
-            return Err(Error::new(format!("the gradient is not finite at step {}", state.step), norm.to_string(), "lower learning_rate or raise warmup_steps, and start from the last checkpoint"));
+            return Err(Error::new(
+                format!("the gradient is not finite at step {}", state.step),
+                norm.to_string(),
+                "lower learning_rate or raise warmup_steps, and start from the last checkpoint",
+            ));
         }
         optimizer.step(model.vars(), &gradients, rate)?;
         state.step += 1;
@@ -126,7 +157,12 @@ pub(super) fn fit(objective: &dyn Objective, config: &TrainConfig, model: &mut G
             metrics.add("tokens_per_s", speed, 1.0);
             state.history.log(state.step, metrics.means(""));
             if config.progress {
-                print_progress(objective, config, &state, clock.elapsed().as_secs_f64() / (state.step - first_step) as f64);
+                print_progress(
+                    objective,
+                    config,
+                    &state,
+                    clock.elapsed().as_secs_f64() / (state.step - first_step) as f64,
+                );
             }
         }
         if state.step.is_multiple_of(config.eval_every) || last {
@@ -209,7 +245,12 @@ fn gradients_of_step(
     Ok(sums)
 }
 
-fn evaluate(objective: &dyn Objective, model: &Gpt, state: &mut State, best: &mut BTreeMap<String, Tensor>) -> Result<()> {
+fn evaluate(
+    objective: &dyn Objective,
+    model: &Gpt,
+    state: &mut State,
+    best: &mut BTreeMap<String, Tensor>,
+) -> Result<()> {
     let metrics = objective.evaluate(model)?;
     let loss = metrics.iter().find(|m| m.0 == "eval_loss").expect("every objective evaluates its loss").1;
     state.history.log(state.step, metrics);

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 
-use super::run::{self, Metrics, Objective, Run};
 use super::TrainConfig;
+use super::run::{self, Metrics, Objective, Run};
 use crate::batch::{Side, TokenizedPairs};
 use crate::error::Result;
 use crate::model::Gpt;
@@ -50,7 +50,13 @@ impl Sft {
     ///
     /// # Errors
     /// The checkpoint was written with other settings, data or model.
-    pub fn resume(&self, checkpoint: impl AsRef<Path>, model: &mut Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
+    pub fn resume(
+        &self,
+        checkpoint: impl AsRef<Path>,
+        model: &mut Gpt,
+        pairs: &TokenizedPairs,
+        held_out: &TokenizedPairs,
+    ) -> Result<Run> {
         run::fit(&SftObjective { pairs, held_out }, &self.train, model, Some(checkpoint.as_ref()))
     }
 }
@@ -73,7 +79,14 @@ impl Objective for SftObjective<'_> {
         self.pairs
     }
 
-    fn loss(&self, policy: &Gpt, pass: &[usize], step: &[usize], dropout: &mut Dropout, log: Option<&mut Metrics>) -> Result<Tensor> {
+    fn loss(
+        &self,
+        policy: &Gpt,
+        pass: &[usize],
+        step: &[usize],
+        dropout: &mut Dropout,
+        log: Option<&mut Metrics>,
+    ) -> Result<Tensor> {
         let batch = self.pairs.batch(pass, Side::Chosen)?;
         let tokens_in_step: usize = step.iter().map(|&i| self.pairs.pairs[i].chosen.len()).sum();
         let logits = score::reply_logits(policy, &batch, dropout)?;

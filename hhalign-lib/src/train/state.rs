@@ -36,10 +36,19 @@ pub(super) struct Saved {
 
 const STATE: &str = "hhalign_run";
 
-pub(super) fn save(path: &Path, state: &State, model: &Gpt, optimizer: &AdamW, best: &BTreeMap<String, Tensor>) -> Result<()> {
+pub(super) fn save(
+    path: &Path,
+    state: &State,
+    model: &Gpt,
+    optimizer: &AdamW,
+    best: &BTreeMap<String, Tensor>,
+) -> Result<()> {
     let (first, second) = optimizer.moments();
     let groups = [("model/", model.parameters()), ("best/", best), ("adam_m/", first), ("adam_v/", second)];
-    let tensors = groups.iter().flat_map(|(prefix, group)| group.iter().map(move |(name, t)| (format!("{prefix}{name}"), t.clone()))).collect();
+    let tensors = groups
+        .iter()
+        .flat_map(|(prefix, group)| group.iter().map(move |(name, t)| (format!("{prefix}{name}"), t.clone())))
+        .collect();
     let metadata = HashMap::from([(STATE.to_string(), serde_json::to_string(state)?)]);
     write_tensors(path, &tensors, metadata)
 }
@@ -48,13 +57,23 @@ pub(super) fn save(path: &Path, state: &State, model: &Gpt, optimizer: &AdamW, b
 pub(super) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConfig, data: &str) -> Result<Saved> {
     let metadata = read_metadata(path)?;
     let text = metadata.get(STATE).ok_or_else(|| {
-        Error::new("not a run's checkpoint", "a safetensors file without a run in it", "give the file that TrainConfig::checkpoint named").at(path.display())
+        Error::new(
+            "not a run's checkpoint",
+            "a safetensors file without a run in it",
+            "give the file that TrainConfig::checkpoint named",
+        )
+        .at(path.display())
     })?;
     let state: State = serde_json::from_str(text).map_err(|e| Error::from(e).at(path.display()))?;
     // Where and how often to save, and whether to print, may change; what decides the numbers may not.
-    let comparable = |c: &TrainConfig| TrainConfig { progress: true, checkpoint: None, checkpoint_every: 1, ..c.clone() };
+    let comparable =
+        |c: &TrainConfig| TrainConfig { progress: true, checkpoint: None, checkpoint_every: 1, ..c.clone() };
     let differs = |what: &str, then: &str, now: &str| {
-        Err(Error::new(format!("the checkpoint belongs to another {what}"), format!("saved with {then}, now {now}"), "resume with the settings it was saved with, or start afresh"))
+        Err(Error::new(
+            format!("the checkpoint belongs to another {what}"),
+            format!("saved with {then}, now {now}"),
+            "resume with the settings it was saved with, or start afresh",
+        ))
     };
     if state.objective != objective {
         return differs("objective", &state.objective, objective);
@@ -67,7 +86,9 @@ pub(super) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConf
     }
     let mut groups: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
     for (name, tensor) in read_tensors(path)? {
-        let (group, name) = name.split_once('/').ok_or_else(|| Error::new("an unknown tensor in a checkpoint", name.as_str(), "write it again"))?;
+        let (group, name) = name
+            .split_once('/')
+            .ok_or_else(|| Error::new("an unknown tensor in a checkpoint", name.as_str(), "write it again"))?;
         groups.entry(group.into()).or_default().insert(name.into(), tensor);
     }
     let mut take = |group: &str| groups.remove(group).unwrap_or_default();

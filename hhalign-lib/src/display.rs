@@ -1,0 +1,188 @@
+//! How our types look in a notebook cell: the only room that knows evcxr.
+//!
+//! evcxr shows one display for each cell and calls `evcxr_display` where a type has it, so every type that a cell may end
+//! with has one here.
+
+mod views;
+
+use std::fmt::Display;
+
+pub use views::View;
+
+use crate::batch::TokenizedPairs;
+use crate::data::audit::Audit;
+use crate::data::{Dataset, Split};
+use crate::error::Result;
+use crate::eval::comparison::{Comparison, estimates_table};
+use crate::eval::perplexity::Perplexity;
+use crate::eval::quality::Quality;
+use crate::eval::refusal::Refusal;
+use crate::eval::stats::{Estimate, McNemar};
+use crate::eval::toxicity_report::ToxicityReport;
+use crate::eval::winrate::WinRate;
+use crate::lesson;
+use crate::loss::{PairLogps, Rewards, Values};
+use crate::model::{Gpt, GptConfig};
+use crate::options::RunOptions;
+use crate::plot::Figure;
+use crate::score::ReferenceLogps;
+use crate::table::{Column, Table};
+use crate::tokenize::Tokenizer;
+use crate::train::{History, Run};
+
+/// Prints a display block: HTML for notebooks and plain text for everything else.
+fn show(html: &str, text: &str) {
+    println!("EVCXR_BEGIN_CONTENT text/html\n{html}\nEVCXR_END_CONTENT");
+    println!("EVCXR_BEGIN_CONTENT text/plain\n{}\nEVCXR_END_CONTENT", text.trim_end());
+}
+
+/// Shows a table, or the reason why there is none.
+fn show_table(table: Result<Table>) {
+    match table {
+        Ok(table) => show(&table.html(), &table.to_string()),
+        Err(error) => show_line(&error),
+    }
+}
+
+fn show_line(line: &dyn Display) {
+    let text = line.to_string();
+    show(&format!("<div style=\"white-space:pre-wrap\">{}</div>", crate::table::escape(&text)), &text);
+}
+
+macro_rules! displayed_as_table {
+    ($($type:ty: |$it:ident| $table:expr),* $(,)?) => {$(
+        impl $type {
+            /// Shows it in a notebook cell; evcxr calls this.
+            pub fn evcxr_display(&self) {
+                let $it = self;
+                show_table($table);
+            }
+        }
+    )*};
+}
+
+displayed_as_table! {
+    Table: |t| Ok(t.clone()),
+    Audit: |a| a.table(),
+    Dataset: |d| d.audit.table(),
+    Split: |s| s.table(),
+    TokenizedPairs: |t| t.table(),
+    RunOptions: |o| o.table(),
+    History: |h| h.table(),
+    Comparison: |c| c.table(),
+    Refusal: |r| r.table(),
+    Perplexity: |p| estimates_table(
+        &format!("Perplexity, {} reply tokens", p.tokens),
+        [("token-weighted", &p.token_weighted), ("mean over replies", &p.per_example), ("bits per byte", &p.bits_per_byte)],
+    ),
+    Quality: |q| estimates_table(
+        "Quality of the replies",
+        [
+            ("words in a reply", &q.words), ("distinct-1", &q.distinct_1), ("distinct-2", &q.distinct_2),
+            ("repeated 4-grams", &q.repetition_4), ("ended by itself", &q.ended), ("empty", &q.empty),
+        ],
+    ),
+    ToxicityReport: |t| estimates_table(
+        "Toxicity of the replies",
+        [("mean score", &t.mean), ("replies over 0.5", &t.above_half)],
+    ).map(|table| table.with_note(format!("Classifier: {}.", t.classifier))),
+    lesson::Check: |c| c.table(),
+    WinRate: |w| Table::new(
+        format!("Preferences for {}", w.model),
+        vec![
+            Column::int("wins", vec![w.wins as i64]), Column::int("losses", vec![w.losses as i64]), Column::int("ties", vec![w.ties as i64]),
+            Column::int("not judged", vec![w.open as i64]), Column::text("win rate [95% interval]", vec![w.rate.text()]),
+        ],
+    ),
+    McNemar: |m| Table::new(
+        "Same prompts, two models (exact McNemar test)",
+        vec![
+            Column::int("only the first right", vec![m.only_first as i64]), Column::int("only the second right", vec![m.only_second as i64]),
+            Column::text("p", vec![if m.p_value < 1e-4 { "< 0.0001".into() } else { format!("{:.4}", m.p_value) }]),
+        ],
+    ),
+    GptConfig: |c| model_table(c),
+    Gpt: |m| model_table(&m.config),
+    PairLogps: |p| pair_table(p),
+    Rewards: |r| Table::new("Implicit rewards", vec![
+        Column::float("chosen", 3, r.chosen.clone()), Column::float("rejected", 3, r.rejected.clone()), Column::float("margin", 3, r.margins()),
+    ]),
+    Values: |v| Table::new("Values", vec![Column::float("value", 4, v.to_vec())]),
+    ReferenceLogps: |r| Table::new("Reference", vec![
+        Column::int("pairs scored", vec![r.chosen.len() as i64]),
+        Column::text("from", vec![if r.from_cache { "cache".into() } else { "the model".into() }]),
+    ]),
+    Run: |r| Table::new("Run", vec![
+        Column::int("steps", vec![r.steps as i64]), Column::text("stopped early", vec![if r.stopped_early { "yes".into() } else { "no".into() }]),
+        Column::int("best step", vec![r.best.0 as i64]), Column::float("best held-out loss", 4, vec![r.best.1]),
+        Column::float("seconds", 1, vec![r.seconds]), Column::float("tokens per second", 0, vec![r.tokens / r.seconds.max(1e-9)]),
+    ]),
+}
+
+impl Figure {
+    /// Shows it in a notebook cell; evcxr calls this.
+    pub fn evcxr_display(&self) {
+        match self.html() {
+            Ok(html) => show(&html, "a figure"),
+            Err(error) => show_line(&error),
+        }
+    }
+}
+
+impl Estimate {
+    /// Shows it in a notebook cell; evcxr calls this.
+    pub fn evcxr_display(&self) {
+        show_line(&self.text());
+    }
+}
+
+impl Tokenizer {
+    /// Shows it in a notebook cell; evcxr calls this.
+    pub fn evcxr_display(&self) {
+        show_line(&format!("Byte-level BPE with {} ids; end of text is id {}.", self.vocab_size(), self.eos_id()));
+    }
+}
+
+impl View {
+    /// Shows it in a notebook cell; evcxr calls this.
+    pub fn evcxr_display(&self) {
+        show(self.html(), self.text());
+    }
+}
+
+fn model_table(c: &GptConfig) -> Result<Table> {
+    let embeddings = (c.vocab_size + c.block_size) * c.n_embd;
+    let rows = [
+        ("layers", c.n_layer),
+        ("heads", c.n_head),
+        ("width", c.n_embd),
+        ("block (tokens)", c.block_size),
+        ("vocabulary", c.vocab_size),
+        ("parameters in blocks", c.n_parameters() - embeddings),
+        ("parameters in embeddings", embeddings),
+        ("parameters in all", c.n_parameters()),
+    ];
+    Table::new(
+        "GPT",
+        vec![
+            Column::text("size", rows.iter().map(|r| r.0.into()).collect()),
+            Column::int("value", rows.iter().map(|r| r.1 as i64).collect()),
+        ],
+    )
+}
+
+fn pair_table(p: &PairLogps) -> Result<Table> {
+    let int = |v: &[usize]| v.iter().map(|&n| n as i64).collect();
+    Table::new(
+        "Summed log-probabilities of both replies",
+        vec![
+            Column::float("log π(chosen)", 2, p.policy_chosen.to_vec()),
+            Column::float("log ref(chosen)", 2, p.ref_chosen.to_vec()),
+            Column::float("log π(rejected)", 2, p.policy_rejected.to_vec()),
+            Column::float("log ref(rejected)", 2, p.ref_rejected.to_vec()),
+            Column::float("D", 3, p.margins().to_vec()),
+            Column::int("tokens chosen", int(&p.chosen_tokens)),
+            Column::int("tokens rejected", int(&p.rejected_tokens)),
+        ],
+    )
+}

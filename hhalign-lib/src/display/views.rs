@@ -1,0 +1,108 @@
+//! Texts side by side, and tokens in the colours of what the loss does with them.
+
+use crate::batch::{Side, TokenizedPairs};
+use crate::data::Pair;
+use crate::error::{Error, Result};
+use crate::sample::Reply;
+use crate::table::escape;
+use crate::tokenize::Tokenizer;
+
+/// A piece of HTML with its plain text.
+#[derive(Debug, Clone)]
+pub struct View {
+    html: String,
+    text: String,
+}
+
+const CARD: &str =
+    "flex:1 1 18em;border:1px solid #8888;border-radius:6px;padding:8px 12px;white-space:pre-wrap;min-width:14em";
+
+impl View {
+    /// The HTML fragment.
+    pub fn html(&self) -> &str {
+        &self.html
+    }
+
+    /// The same as text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// A pair: the prompt above, both replies side by side.
+    pub fn pair(pair: &Pair) -> Self {
+        let kind = pair.kind.map_or(String::new(), |k| format!(", {k:?}"));
+        Self::side_by_side(
+            &format!("{}, line {}{kind}", pair.origin.subset, pair.origin.line),
+            &pair.prompt,
+            &[("chosen", pair.chosen.as_str()), ("rejected", pair.rejected.as_str())],
+        )
+    }
+
+    /// Replies of several models to one prompt.
+    pub fn side_by_side(title: &str, prompt: &str, replies: &[(&str, &str)]) -> Self {
+        let mut html = format!(
+            "<div style=\"margin:8px 0\"><div style=\"opacity:.75\">{}</div><div style=\"white-space:pre-wrap;padding:4px 12px;border-left:3px solid #888;margin:4px 0\">{}</div><div style=\"display:flex;gap:10px;flex-wrap:wrap\">",
+            escape(title),
+            escape(prompt.trim())
+        );
+        let mut text = format!("{title}\n{}\n", prompt.trim());
+        for (name, reply) in replies {
+            html += &format!("<div style=\"{CARD}\"><b>{}</b>\n{}</div>", escape(name), escape(reply.trim()));
+            text += &format!("  [{name}] {}\n", reply.trim());
+        }
+        Self { html: html + "</div></div>", text }
+    }
+
+    /// The first `n` prompts with the replies of two models.
+    pub fn replies(prompts: &[String], first: (&str, &[Reply]), second: (&str, &[Reply]), n: usize) -> Self {
+        let n = n.min(prompts.len()).min(first.1.len()).min(second.1.len());
+        let all: Vec<Self> = (0..n)
+            .map(|i| {
+                Self::side_by_side(
+                    &format!("prompt {}", i + 1),
+                    &prompts[i],
+                    &[(first.0, &first.1[i].text), (second.0, &second.1[i].text)],
+                )
+            })
+            .collect();
+        Self {
+            html: all.iter().map(|v| v.html.as_str()).collect(),
+            text: all.iter().map(|v| v.text.as_str()).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// Every token of a prompt and one reply: the loss sees the coloured ones and nothing else.
+    ///
+    /// # Errors
+    /// No such pair, or ids that the tokenizer does not have.
+    pub fn tokens(tokenizer: &Tokenizer, pairs: &TokenizedPairs, index: usize, side: Side) -> Result<Self> {
+        let pair = pairs
+            .pairs
+            .get(index)
+            .ok_or_else(|| Error::new("no such pair", index.to_string(), format!("choose below {}", pairs.len())))?;
+        let reply = if side == Side::Chosen { &pair.chosen } else { &pair.rejected };
+        let mut html = String::from("<div style=\"line-height:1.9;max-width:60em\">");
+        let mut text = String::new();
+        for (ids, seen) in [(&pair.prompt, false), (reply, true)] {
+            // Blue with an underline where the loss looks, so that colour is not the only sign.
+            let style = if seen {
+                "background:#0072b22e;border-bottom:2px solid #0072b2"
+            } else {
+                "background:#88888820;opacity:.75"
+            };
+            for piece in tokenizer.pieces(ids)? {
+                let shown = escape(&piece.replace('\n', "⏎"));
+                html += &format!(
+                    "<span style=\"{style};border-radius:3px;margin:1px;padding:1px 2px;white-space:pre\">{shown}</span>"
+                );
+                text += &if seen { format!("[{}]", piece.replace('\n', "⏎")) } else { piece.replace('\n', "⏎") };
+            }
+        }
+        html += &format!(
+            "</div><div style=\"opacity:.8\">{} prompt tokens (grey) are read but not learnt; {} reply tokens (blue, underlined) are what the loss sees.</div>",
+            pair.prompt.len(),
+            reply.len()
+        );
+        Ok(Self { html, text })
+    }
+}

@@ -1,0 +1,218 @@
+//! Human preferences: blind files for annotators, and what comes back from them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use polars::prelude::{CsvReadOptions, SerReader};
+use rand::Rng as _;
+use rand::seq::SliceRandom;
+use serde::Serialize;
+
+use super::stats::{Estimate, bootstrap_mean, wilson};
+use crate::error::{Error, Result};
+use crate::rng::stream;
+use crate::sample::Reply;
+use crate::table::{Column, Table};
+
+/// Where annotators choose between two replies.
+pub const PAIRWISE: &str = "pairwise_preferences_for_annotation.csv";
+/// Where annotators rate single replies from 1 to 5.
+pub const HELPFULNESS: &str = "helpfulness_for_annotation.csv";
+/// Which model wrote what; not for annotators.
+pub const KEY: &str = "annotation_key.csv";
+
+/// Writes both annotation files and their key into `folder`: rows shuffled, sides drawn by lot, models not named.
+///
+/// An annotator fills the column `preference` with A, B or tie, and `helpfulness_1_to_5` with a number. Files in which
+/// an annotator has already written are left alone.
+///
+/// # Errors
+/// Lists of different lengths, a file that cannot be written, or files that annotators have begun to fill.
+pub fn write_annotation_files(
+    folder: &Path,
+    prompts: &[String],
+    first: (&str, &[Reply]),
+    second: (&str, &[Reply]),
+    seed: u64,
+) -> Result<()> {
+    if prompts.len() != first.1.len() || prompts.len() != second.1.len() {
+        return Err(Error::new(
+            "one reply of each model to each prompt is needed",
+            format!("{} prompts, {} and {} replies", prompts.len(), first.1.len(), second.1.len()),
+            "sample replies to the same prompts",
+        ));
+    }
+    for (file, column) in [(PAIRWISE, "preference"), (HELPFULNESS, "helpfulness_1_to_5")] {
+        let path = folder.join(file);
+        if path.exists() && read_columns(&path, &["id", column])?.iter().any(|row| !row[1].is_empty()) {
+            return Err(Error::new(
+                format!("{} holds annotations", path.display()),
+                "filled rows",
+                "move the folder away before new replies are written, or read it with read_preferences",
+            ));
+        }
+    }
+    let mut rng = stream(seed, "annotation", &[]);
+    let mut order: Vec<usize> = (0..prompts.len()).collect();
+    order.shuffle(&mut rng);
+    let (mut ids, mut shown, mut a, mut b) = (vec![], vec![], vec![], vec![]);
+    let (mut key_id, mut key_a, mut key_b) = (vec![], vec![], vec![]);
+    for (row, &i) in order.iter().enumerate() {
+        let swap = rng.random::<bool>();
+        let (left, right) = if swap { (second, first) } else { (first, second) };
+        let id = format!("pair-{:04}", row + 1);
+        ids.push(id.clone());
+        shown.push(readable(&prompts[i]));
+        a.push(left.1[i].text.trim().to_string());
+        b.push(right.1[i].text.trim().to_string());
+        key_id.push(id);
+        key_a.push(left.0.to_string());
+        key_b.push(right.0.to_string());
+    }
+    let blank = vec![String::new(); ids.len()];
+    let columns = [("id", ids), ("prompt", shown), ("response_a", a), ("response_b", b), ("preference", blank)];
+    Table::new("", columns.into_iter().map(|(n, v)| Column::text(n, v)).collect())?.write_csv(folder.join(PAIRWISE))?;
+
+    let mut single: Vec<(usize, bool)> = (0..prompts.len()).flat_map(|i| [(i, true), (i, false)]).collect();
+    single.shuffle(&mut rng);
+    let (mut ids, mut shown, mut replies) = (vec![], vec![], vec![]);
+    for (row, &(i, of_first)) in single.iter().enumerate() {
+        let (name, texts) = if of_first { first } else { second };
+        let id = format!("reply-{:04}", row + 1);
+        ids.push(id.clone());
+        shown.push(readable(&prompts[i]));
+        replies.push(texts[i].text.trim().to_string());
+        key_id.push(id);
+        key_a.push(name.to_string());
+        key_b.push(String::new());
+    }
+    let blank = vec![String::new(); ids.len()];
+    let columns = [("id", ids), ("prompt", shown), ("response", replies), ("helpfulness_1_to_5", blank)];
+    Table::new("", columns.into_iter().map(|(n, v)| Column::text(n, v)).collect())?
+        .write_csv(folder.join(HELPFULNESS))?;
+    let columns = [("id", key_id), ("a", key_a), ("b", key_b)];
+    Table::new("", columns.into_iter().map(|(n, v)| Column::text(n, v)).collect())?.write_csv(folder.join(KEY))
+}
+
+/// How often one model's reply was preferred.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WinRate {
+    /// The model whose wins are counted.
+    pub model: String,
+    /// Rows in which it was preferred.
+    pub wins: usize,
+    /// Rows in which the other was preferred.
+    pub losses: usize,
+    /// Rows judged a tie.
+    pub ties: usize,
+    /// Rows without a judgement.
+    pub open: usize,
+    /// (wins + ties / 2) / judged, with its Wilson interval.
+    pub rate: Estimate,
+}
+
+/// Reads the pairwise file back and counts the wins of `model`.
+///
+/// # Errors
+/// A file is missing or has lost a column, a judgement is not A, B or tie, or an id is not in the key.
+pub fn read_preferences(folder: &Path, model: &str) -> Result<WinRate> {
+    let path = folder.join(PAIRWISE);
+    let key: HashMap<String, (String, String)> = read_columns(&folder.join(KEY), &["id", "a", "b"])?
+        .into_iter()
+        .map(|mut r| (std::mem::take(&mut r[0]), (std::mem::take(&mut r[1]), std::mem::take(&mut r[2]))))
+        .collect();
+    if !key.values().any(|(a, b)| a == model || b == model) {
+        return Err(Error::new("the key names no such model", model, "use the name that the files were written with"));
+    }
+    let (mut wins, mut losses, mut ties, mut open) = (0, 0, 0, 0);
+    for (row, cells) in read_columns(&path, &["id", "preference"])?.into_iter().enumerate() {
+        let place = || format!("{}, row {}", path.display(), row + 2);
+        let (a, b) = key.get(&cells[0]).ok_or_else(|| {
+            Error::new("an id that the key does not have", cells[0].as_str(), "keep the files of one run together")
+                .at(place())
+        })?;
+        let preferred = match cells[1].to_lowercase().as_str() {
+            "" => {
+                open += 1;
+                continue;
+            }
+            "tie" | "=" | "both" | "neither" => {
+                ties += 1;
+                continue;
+            }
+            "a" => a,
+            "b" => b,
+            _ => {
+                return Err(Error::new(
+                    "a preference must be A, B or tie",
+                    cells[1].as_str(),
+                    "correct the cell, or leave it empty",
+                )
+                .at(place()));
+            }
+        };
+        if preferred == model { wins += 1 } else { losses += 1 }
+    }
+    let judged = wins + losses + ties;
+    let rate = if judged == 0 { Estimate::not_enough_data(0) } else { wilson(wins as f64 + ties as f64 / 2.0, judged) };
+    Ok(WinRate { model: model.into(), wins, losses, ties, open, rate })
+}
+
+/// Reads the ratings of one model's replies back.
+///
+/// # Errors
+/// A file is missing or has lost a column, or a rating is not a number from 1 to 5.
+pub fn read_helpfulness(folder: &Path, model: &str, seed: u64) -> Result<Estimate> {
+    let path = folder.join(HELPFULNESS);
+    let key: HashMap<String, String> =
+        read_columns(&folder.join(KEY), &["id", "a"])?.into_iter().map(|r| (r[0].clone(), r[1].clone())).collect();
+    let mut ratings = vec![];
+    for (row, cells) in read_columns(&path, &["id", "helpfulness_1_to_5"])?.into_iter().enumerate() {
+        if cells[1].is_empty() || key.get(&cells[0]).is_none_or(|m| m != model) {
+            continue;
+        }
+        let rating: f64 = cells[1].parse().ok().filter(|r| (1.0..=5.0).contains(r)).ok_or_else(|| {
+            Error::new(
+                "a rating must be a number from 1 to 5",
+                cells[1].as_str(),
+                "correct the cell, or leave it empty",
+            )
+            .at(format!("{}, row {}", path.display(), row + 2))
+        })?;
+        ratings.push(rating);
+    }
+    Ok(bootstrap_mean(&ratings, seed))
+}
+
+/// Some columns of a CSV as trimmed texts, row by row.
+fn read_columns(path: &Path, names: &[&str]) -> Result<Vec<Vec<String>>> {
+    std::fs::metadata(path).map_err(|e| Error::io(path, &e))?;
+    let options = CsvReadOptions::default().with_has_header(true).with_infer_schema_length(Some(0));
+    let frame = options
+        .try_into_reader_with_file_path(Some(path.to_path_buf()))
+        .and_then(|reader| reader.finish())
+        .map_err(|e| {
+            Error::new("not a CSV that can be read", e.to_string(), "save it as comma-separated UTF-8")
+                .at(path.display())
+        })?;
+    let mut columns = vec![];
+    for name in names {
+        let column = frame.column(name).map_err(|_| {
+            let found: Vec<String> = frame.get_column_names().iter().map(|n| n.to_string()).collect();
+            Error::new(
+                format!("the column {name:?} is missing"),
+                format!("{found:?}"),
+                "keep the header line and commas as separators",
+            )
+            .at(path.display())
+        })?;
+        let texts = column.str().map_err(Error::from)?;
+        columns.push(texts.iter().map(|t| t.unwrap_or_default().trim().to_string()).collect::<Vec<_>>());
+    }
+    Ok((0..frame.height()).map(|row| columns.iter().map(|c| c[row].clone()).collect()).collect())
+}
+
+/// A prompt as an annotator reads it: without the open turn at its end.
+fn readable(prompt: &str) -> String {
+    prompt.trim_end_matches(crate::data::parse::ASSISTANT).trim().to_string()
+}

@@ -1,0 +1,168 @@
+//! What a run of the notebook may be told from outside, by `./scripts/run`'s options.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::model::{Gpt, GptConfig, Preset};
+use crate::table::{Column, Table};
+use crate::tokenize::Tokenizer;
+
+/// Settings of the pipeline; [`RunOptions::from_env`] reads those that were given.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Real HH data, a file or a folder; `None` is the embedded synthetic set. `HHALIGN_DATA`.
+    pub data: Option<PathBuf>,
+    /// The model's sizes. `HHALIGN_PRESET`.
+    pub preset: Preset,
+    /// The seed of data, weights, training and sampling. `HHALIGN_SEED`.
+    pub seed: u64,
+    /// Optimiser steps of SFT. `HHALIGN_SFT_STEPS`.
+    pub sft_steps: usize,
+    /// Optimiser steps of DPO. `HHALIGN_DPO_STEPS`.
+    pub dpo_steps: usize,
+    /// β of DPO. `HHALIGN_BETA`.
+    pub beta: f64,
+    /// Pairs of the embedded set. `HHALIGN_PAIRS`.
+    pub pairs: usize,
+    /// Where results go. `HHALIGN_RESULTS`.
+    pub results: PathBuf,
+    /// Where the toxicity model lies. `HHALIGN_TOXICITY_DIR`.
+    pub toxicity: PathBuf,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            data: None,
+            preset: Preset::Toy,
+            seed: 0,
+            sft_steps: 300,
+            dpo_steps: 110,
+            beta: 0.1,
+            pairs: 4000,
+            results: "../results".into(),
+            toxicity: "../.cache/toxicity".into(),
+        }
+    }
+}
+
+impl RunOptions {
+    /// The defaults, with whatever the environment says otherwise.
+    ///
+    /// # Errors
+    /// A value that cannot be read: the variable, its value, and what it takes.
+    pub fn from_env() -> Result<Self> {
+        Self::from_lookup(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+    }
+
+    /// The same from any source of named values.
+    ///
+    /// # Errors
+    /// A value that cannot be read.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::options::RunOptions;
+    /// let options = RunOptions::from_lookup(|name| (name == "HHALIGN_BETA").then(|| "0.3".into()))?;
+    /// assert_eq!(options.beta, 0.3);
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        fn set<T: FromStr>(slot: &mut T, name: &str, value: Option<String>, takes: &str) -> Result<()> {
+            let Some(text) = value else { return Ok(()) };
+            *slot = text.parse().map_err(|_| {
+                Error::new(format!("{name} cannot be read"), format!("{text:?}"), format!("give {takes}"))
+            })?;
+            Ok(())
+        }
+        let mut o = Self::default();
+        o.data = get("HHALIGN_DATA").map(Into::into);
+        if let Some(name) = get("HHALIGN_PRESET") {
+            o.preset = Preset::from_name(&name)?;
+        }
+        set(&mut o.seed, "HHALIGN_SEED", get("HHALIGN_SEED"), "a whole number")?;
+        set(&mut o.sft_steps, "HHALIGN_SFT_STEPS", get("HHALIGN_SFT_STEPS"), "a whole number of steps")?;
+        set(&mut o.dpo_steps, "HHALIGN_DPO_STEPS", get("HHALIGN_DPO_STEPS"), "a whole number of steps")?;
+        set(&mut o.beta, "HHALIGN_BETA", get("HHALIGN_BETA"), "a number such as 0.1")?;
+        set(&mut o.pairs, "HHALIGN_PAIRS", get("HHALIGN_PAIRS"), "a whole number of pairs")?;
+        if let Some(folder) = get("HHALIGN_RESULTS") {
+            o.results = folder.into();
+        }
+        if let Some(folder) = get("HHALIGN_TOXICITY_DIR") {
+            o.toxicity = folder.into();
+        }
+        Ok(o)
+    }
+
+    /// The data set: real HH where a place was given, the embedded set otherwise.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`] and [`Dataset::embedded`].
+    pub fn dataset(&self) -> Result<Dataset> {
+        match &self.data {
+            Some(path) => Dataset::read(path),
+            None => Dataset::embedded(self.seed, self.pairs),
+        }
+    }
+
+    /// The tokenizer of the preset: trained on the pairs, or GPT-2's.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::train`] and [`Tokenizer::gpt2`].
+    pub fn tokenizer(&self, pairs: &[crate::data::Pair]) -> Result<Tokenizer> {
+        match self.preset.vocab_size() {
+            Some(size) => Tokenizer::train(pairs, size),
+            None => Tokenizer::gpt2(),
+        }
+    }
+
+    /// The sizes of the preset's model for a tokenizer.
+    pub fn model_config(&self, tokenizer: &Tokenizer) -> GptConfig {
+        self.preset.config(tokenizer.vocab_size())
+    }
+
+    /// A fresh model of the preset.
+    ///
+    /// # Errors
+    /// As [`Gpt::new`].
+    pub fn model(&self, tokenizer: &Tokenizer) -> Result<Gpt> {
+        Gpt::new(self.model_config(tokenizer), self.seed)
+    }
+
+    /// A path under the results folder.
+    pub fn result(&self, name: &str) -> PathBuf {
+        self.results.join(name)
+    }
+
+    /// The settings as a table.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn table(&self) -> Result<Table> {
+        let name =
+            |p: &Path| p.file_name().map_or_else(|| p.display().to_string(), |n| n.to_string_lossy().into_owned());
+        let rows = [
+            (
+                "data",
+                self.data.as_deref().map_or_else(|| format!("embedded synthetic set, {} pairs", self.pairs), name),
+                "--data",
+            ),
+            ("preset", format!("{:?}", self.preset).to_lowercase(), "--preset"),
+            ("seed", self.seed.to_string(), "--seed"),
+            ("SFT steps", self.sft_steps.to_string(), "--sft-steps"),
+            ("DPO steps", self.dpo_steps.to_string(), "--dpo-steps"),
+            ("β", self.beta.to_string(), "--beta"),
+        ];
+        let column = |f: fn(&(&str, String, &str)) -> String| rows.iter().map(f).collect();
+        Table::new(
+            "Settings of this run",
+            vec![
+                Column::text("setting", column(|r| r.0.to_string())),
+                Column::text("value", column(|r| r.1.clone())),
+                Column::text("option of ./scripts/run", column(|r| r.2.to_string())),
+            ],
+        )
+    }
+}

@@ -1,0 +1,89 @@
+//! The figures of the pipeline, from histories and numbers.
+
+use super::{Figure, Panel};
+use crate::eval::toxicity::ToxicityScores;
+use crate::loss::Rewards;
+use crate::train::History;
+
+/// Loss on training and held-out replies, and the learning rate, of a supervised run.
+pub fn sft_curves(history: &History) -> Figure {
+    Figure::new("Supervised fine-tuning on the preferred replies").panel(sft_loss(history)).panel(
+        Panel::new("Token accuracy", "step", "share of tokens guessed")
+            .line("training", history.series("mean_token_accuracy")),
+    )
+}
+
+fn sft_loss(history: &History) -> Panel {
+    Panel::new("SFT loss", "step", "nats per reply token")
+        .line("training", history.series("loss"))
+        .line("held out", history.series("eval_loss"))
+}
+
+/// Loss, accuracy and rewards of a preference run.
+pub fn dpo_curves(history: &History) -> Figure {
+    Figure::new("Direct preference optimisation")
+        .panel(dpo_loss(history))
+        .panel(accuracy(history))
+        .panel(
+            Panel::new("Held-out rewards", "step", "β · log-ratio, nats")
+                .line("chosen", history.series("eval_rewards/chosen"))
+                .line("rejected", history.series("eval_rewards/rejected"))
+                .level(0.0, "reference"),
+        )
+        .note("Watch the chosen reward: DPO widens the gap between the replies, and may do so by pushing both down.")
+}
+
+fn dpo_loss(history: &History) -> Panel {
+    let chance = history.series("eval_loss").first().map_or(std::f64::consts::LN_2, |p| p.1);
+    Panel::new("DPO loss", "step", "loss")
+        .line("training", history.series("loss"))
+        .line("held out", history.series("eval_loss"))
+        .level(chance, "policy = reference")
+}
+
+fn accuracy(history: &History) -> Panel {
+    Panel::new("Reward accuracy", "step", "share of pairs ranked right")
+        .line("training", history.series("rewards/accuracies"))
+        .line("held out", history.series("eval_rewards/accuracies"))
+        .level(0.5, "chance")
+}
+
+/// Both runs in one picture: `training_curves.png`.
+pub fn training_curves(sft: &History, dpo: &History) -> Figure {
+    Figure::new("From a fresh model to an aligned one").panel(sft_loss(sft)).panel(dpo_loss(dpo)).panel(accuracy(dpo))
+}
+
+/// How far apart the rewards of both replies are, pair by pair.
+pub fn reward_margins(rewards: &Rewards) -> Figure {
+    Figure::new("Held-out pairs after DPO")
+        .panel(Panel::new("Reward margin", "chosen - rejected, nats", "share of pairs").histogram("pairs", rewards.margins()))
+        .panel(
+            Panel::new("Where the margin comes from", "reward of the chosen reply", "reward of the rejected reply")
+                .scatter("pairs", rewards.chosen.iter().copied().zip(rewards.rejected.iter().copied()).collect())
+                .level(0.0, "reference"),
+        )
+        .note("Left of zero the model ranks a pair wrongly. On the right, points left of zero are preferred replies that became less likely.")
+}
+
+/// Toxicity scores of the replies of two models: `toxicity_distribution.png`.
+pub fn toxicity_distribution(classifier: &str, sft: &[ToxicityScores], dpo: &[ToxicityScores]) -> Figure {
+    let scores = |s: &[ToxicityScores]| s.iter().map(|t| f64::from(t.toxic())).collect::<Vec<_>>();
+    let sorted = |s: &[ToxicityScores]| {
+        let mut values = scores(s);
+        values.sort_by(f64::total_cmp);
+        let n = values.len().max(1) as f64;
+        values.into_iter().enumerate().map(|(i, v)| (v, 1.0 - i as f64 / n)).collect::<Vec<_>>()
+    };
+    Figure::new("Toxicity of sampled replies")
+        .panel(
+            Panel::new("Distribution", "toxicity score", "share of replies")
+                .histogram("SFT", scores(sft))
+                .histogram("DPO", scores(dpo)),
+        )
+        .panel(
+            Panel::new("Replies at or above a score", "toxicity score", "share of replies")
+                .line("SFT", sorted(sft))
+                .line("DPO", sorted(dpo)),
+        )
+        .note(&format!("Classifier: {classifier}. Scores of different classifiers do not compare."))
+}

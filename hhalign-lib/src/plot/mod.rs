@@ -1,0 +1,327 @@
+//! From numbers to figures: one drawing routine for the notebook's SVG and the PNG on disk. It knows no tensors.
+
+pub mod figures;
+
+use std::path::Path;
+use std::sync::Once;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::register_font;
+
+use crate::error::{Error, Result};
+use crate::table::escape;
+
+/// Okabe and Ito's colours, which colour-blind readers tell apart.
+const PALETTE: [RGBColor; 5] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+];
+/// Stands for the theme's text colour in an SVG until it is replaced by it.
+const INK: RGBColor = RGBColor(1, 2, 3);
+/// The same for lines of the grid.
+const GRID: RGBColor = RGBColor(4, 5, 6);
+
+/// One or more panels side by side under a title.
+#[derive(Debug, Clone, Default)]
+pub struct Figure {
+    title: String,
+    note: String,
+    panels: Vec<Panel>,
+}
+
+/// A pair of axes with curves or bars on it.
+#[derive(Debug, Clone, Default)]
+pub struct Panel {
+    title: String,
+    x: String,
+    y: String,
+    lines: Vec<(String, Vec<(f64, f64)>)>,
+    points: Vec<(String, Vec<(f64, f64)>)>,
+    histograms: Vec<(String, Vec<f64>)>,
+    level: Option<(f64, String)>,
+}
+
+impl Panel {
+    /// Axes with a title and labels.
+    pub fn new(title: &str, x: &str, y: &str) -> Self {
+        Self { title: title.into(), x: x.into(), y: y.into(), ..Self::default() }
+    }
+
+    /// With a curve through points; a curve without points is left out.
+    #[must_use]
+    pub fn line(mut self, name: &str, points: Vec<(f64, f64)>) -> Self {
+        if !points.is_empty() {
+            self.lines.push((name.into(), points));
+        }
+        self
+    }
+
+    /// With points that are not joined.
+    #[must_use]
+    pub fn scatter(mut self, name: &str, points: Vec<(f64, f64)>) -> Self {
+        self.points.push((name.into(), points));
+        self
+    }
+
+    /// With a histogram of values: shares of the values in 24 bins.
+    #[must_use]
+    pub fn histogram(mut self, name: &str, values: Vec<f64>) -> Self {
+        self.histograms.push((name.into(), values));
+        self
+    }
+
+    /// With a dashed level, such as the loss at chance.
+    #[must_use]
+    pub fn level(mut self, y: f64, name: &str) -> Self {
+        self.level = Some((y, name.into()));
+        self
+    }
+}
+
+impl Figure {
+    /// A figure without panels yet.
+    pub fn new(title: &str) -> Self {
+        Self { title: title.into(), ..Self::default() }
+    }
+
+    /// With one more panel to the right.
+    #[must_use]
+    pub fn panel(mut self, panel: Panel) -> Self {
+        self.panels.push(panel);
+        self
+    }
+
+    /// With a line of text under it.
+    #[must_use]
+    pub fn note(mut self, note: &str) -> Self {
+        self.note = note.into();
+        self
+    }
+
+    fn size(&self) -> (u32, u32) {
+        (400 * self.panels.len().max(1) as u32, 310)
+    }
+
+    /// The figure as SVG, in the colours of the page it stands on.
+    ///
+    /// # Errors
+    /// Nothing to draw.
+    pub fn svg(&self) -> Result<String> {
+        let mut svg = String::new();
+        self.draw(&SVGBackend::with_string(&mut svg, self.size()).into_drawing_area(), INK, GRID)?;
+        // Attributes become styles, since only styles understand the variables of JupyterLab's themes.
+        let theme = [("#010203", "var(--jp-content-font-color1,currentColor)"), ("#040506", "#8888884d")];
+        for (placeholder, colour) in theme {
+            for property in ["fill", "stroke"] {
+                svg = svg.replace(&format!("{property}=\"{placeholder}\""), &format!("style=\"{property}:{colour}\""));
+            }
+        }
+        let (width, _) = self.size();
+        let label = escape(&format!("{}. {}", self.title, self.note));
+        Ok(svg.replacen(
+            "<svg ",
+            &format!("<svg role=\"img\" aria-label=\"{label}\" style=\"max-width:100%;height:auto;width:{width}px\" "),
+            1,
+        ))
+    }
+
+    /// Writes the figure as PNG, on white, at twice the size.
+    ///
+    /// # Errors
+    /// Nothing to draw, or the file cannot be written.
+    pub fn write_png(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let (width, height) = self.size();
+        let temporary = crate::files::temporary_beside(path)?.with_extension("png");
+        {
+            let area = BitMapBackend::new(&temporary, (width, height)).into_drawing_area();
+            area.fill(&WHITE).map_err(|e| failed(&e))?;
+            self.draw(&area, RGBColor(34, 34, 34), RGBColor(225, 225, 225))?;
+            area.present().map_err(|e| failed(&e))?;
+        }
+        std::fs::rename(&temporary, path).map_err(|e| Error::io(path, &e))
+    }
+
+    /// Writes the figure as a stand-alone SVG file, on white.
+    ///
+    /// # Errors
+    /// Nothing to draw, or the file cannot be written.
+    pub fn write_svg(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut svg = String::new();
+        {
+            let area = SVGBackend::with_string(&mut svg, self.size()).into_drawing_area();
+            area.fill(&WHITE).map_err(|e| failed(&e))?;
+            self.draw(&area, RGBColor(34, 34, 34), RGBColor(225, 225, 225))?;
+        }
+        crate::files::write_atomic(path.as_ref(), svg.as_bytes())
+    }
+
+    /// The figure as an HTML fragment: title, SVG and note.
+    ///
+    /// # Errors
+    /// Nothing to draw.
+    pub fn html(&self) -> Result<String> {
+        let note = if self.note.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "<figcaption style=\"opacity:.8;max-width:60em;padding:2px 12px\">{}</figcaption>",
+                escape(&self.note)
+            )
+        };
+        Ok(format!(
+            "<figure style=\"margin:6px 0;color:var(--jp-content-font-color1,inherit)\">{}{note}</figure>",
+            self.svg()?
+        ))
+    }
+
+    fn draw<B: DrawingBackend>(&self, root: &DrawingArea<B, Shift>, ink: RGBColor, grid: RGBColor) -> Result<()>
+    where
+        B::ErrorType: 'static,
+    {
+        static FONT: Once = Once::new();
+        FONT.call_once(|| {
+            for style in [FontStyle::Normal, FontStyle::Bold] {
+                let _ = register_font("sans-serif", style, epaint_default_fonts::UBUNTU_LIGHT);
+            }
+        });
+        if self.panels.is_empty() {
+            return Err(Error::new("a figure without panels", "nothing to draw", "add a Panel"));
+        }
+        let body = root.titled(&self.title, ("sans-serif", 17).into_font().color(&ink)).map_err(|e| failed(&e))?;
+        for (area, panel) in body.split_evenly((1, self.panels.len())).iter().zip(&self.panels) {
+            panel.draw(area, ink, grid).map_err(|e| failed(&*e))?;
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Error {
+    Error::new("the figure could not be drawn", error.to_string(), "")
+}
+
+/// Lowest and highest of some numbers with a little room, also where there are none or they are all equal.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) =
+        values.filter(|v| v.is_finite()).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    if low > high {
+        return (0.0, 1.0);
+    }
+    let room = if high > low { (high - low) * 0.06 } else { 0.5 };
+    (low - room, high + room)
+}
+
+const BINS: usize = 24;
+
+impl Panel {
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        ink: RGBColor,
+        grid: RGBColor,
+    ) -> std::result::Result<(), Box<dyn std::error::Error>>
+    where
+        B::ErrorType: 'static,
+    {
+        let drawn = || self.lines.iter().chain(&self.points).flat_map(|l| l.1.iter());
+        let mut xs = range(drawn().map(|p| p.0).chain(self.histograms.iter().flat_map(|h| h.1.iter().copied())));
+        let bars: Vec<(String, Vec<(f64, f64)>)> =
+            self.histograms.iter().map(|(n, v)| (n.clone(), shares(v, xs))).collect();
+        let heights = bars.iter().flat_map(|b| b.1.iter().map(|p| p.1));
+        let mut ys = range(drawn().map(|p| p.1).chain(heights).chain(self.level.iter().map(|l| l.0)));
+        if !self.histograms.is_empty() {
+            (ys.0, xs) = (0.0, xs);
+        }
+        let mut chart = ChartBuilder::on(area)
+            .caption(&self.title, ("sans-serif", 15).into_font().color(&ink))
+            .margin(8)
+            .margin_right(16)
+            .x_label_area_size(38)
+            .y_label_area_size(52)
+            .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)?;
+        chart
+            .configure_mesh()
+            .axis_style(ink)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(grid)
+            .label_style(("sans-serif", 13).into_font().color(&ink))
+            .x_desc(&self.x)
+            .y_desc(&self.y)
+            .x_labels(6)
+            .y_labels(6)
+            .x_label_formatter(&|v| short(*v))
+            .y_label_formatter(&|v| short(*v))
+            .draw()?;
+        let width = (xs.1 - xs.0) / BINS as f64;
+        for (i, (name, bars)) in bars.iter().enumerate() {
+            let colour = PALETTE[i % PALETTE.len()];
+            let boxes = bars
+                .iter()
+                .filter(|b| b.1 > 0.0)
+                .map(|&(x, y)| Rectangle::new([(x, 0.0), (x + width, y)], colour.mix(0.45).filled()));
+            chart
+                .draw_series(boxes)?
+                .label(name)
+                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.mix(0.45).filled()));
+        }
+        for (i, (name, points)) in self.lines.iter().enumerate() {
+            let style = PALETTE[i % PALETTE.len()].stroke_width(2);
+            chart
+                .draw_series(LineSeries::new(points.iter().copied(), style))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
+        }
+        for (i, (name, points)) in self.points.iter().enumerate() {
+            let style = PALETTE[(i + self.lines.len()) % PALETTE.len()].mix(0.55).filled();
+            chart
+                .draw_series(points.iter().map(|&p| Circle::new(p, 2, style)))?
+                .label(name)
+                .legend(move |(x, y)| Circle::new((x + 7, y), 4, style));
+        }
+        if let Some((level, name)) = &self.level {
+            let dashes = DashedLineSeries::new([(xs.0, *level), (xs.1, *level)], 5, 4, ink.mix(0.6).stroke_width(1));
+            chart
+                .draw_series(dashes)?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], ink.mix(0.6)));
+        }
+        let named = self.lines.len() + self.points.len() + self.histograms.len() + usize::from(self.level.is_some());
+        if named > 1 {
+            chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::UpperRight)
+                .label_font(("sans-serif", 12).into_font().color(&ink))
+                .border_style(TRANSPARENT)
+                .draw()?;
+        }
+        Ok(())
+    }
+}
+
+/// The left edge of each bin and the share of the values in it.
+fn shares(values: &[f64], (low, high): (f64, f64)) -> Vec<(f64, f64)> {
+    let width = (high - low) / BINS as f64;
+    let mut counts = [0usize; BINS];
+    for v in values.iter().filter(|v| v.is_finite()) {
+        counts[(((v - low) / width) as usize).min(BINS - 1)] += 1;
+    }
+    counts.iter().enumerate().map(|(i, &c)| (low + i as f64 * width, c as f64 / values.len().max(1) as f64)).collect()
+}
+
+/// A number on an axis: no longer than it must be.
+fn short(v: f64) -> String {
+    let size = v.abs();
+    if size >= 10_000.0 {
+        format!("{:.0}k", v / 1000.0)
+    } else if size >= 100.0 || v == 0.0 {
+        format!("{v:.0}")
+    } else if size >= 1.0 {
+        format!("{v:.1}")
+    } else {
+        format!("{v:.2}")
+    }
+}

@@ -1,0 +1,27 @@
+//! What a notebook cell may name: `use hhalign::prelude::*;`.
+
+pub use crate::batch::{Batch, Side, TokenizedPairs};
+pub use crate::checkpoint::{load_model, save_model};
+pub use crate::data::cues::cue_table;
+pub use crate::data::{Dataset, Pair, PromptKind, Split};
+pub use crate::display::View;
+pub use crate::error::{Error, Result};
+pub use crate::eval::comparison::{Better, Comparison, Provenance, Settings};
+pub use crate::eval::perplexity::{Perplexity, perplexity};
+pub use crate::eval::quality::{Quality, quality};
+pub use crate::eval::refusal::{Refusal, RefusalPrompts, declines};
+pub use crate::eval::stats::{Estimate, McNemar, bootstrap_mean, mcnemar, wilson};
+pub use crate::eval::toxicity::{ToxBlock, ToxicityScorer, ToxicityScores};
+pub use crate::eval::toxicity_report::ToxicityReport;
+pub use crate::eval::winrate::{WinRate, read_helpfulness, read_preferences, write_annotation_files};
+pub use crate::lesson;
+pub use crate::loss::{PairLogps, PreferenceLoss, Rewards, Values};
+pub use crate::model::{Gpt, GptConfig, Preset};
+pub use crate::nn::Dropout;
+pub use crate::options::RunOptions;
+pub use crate::plot::{Figure, Panel, figures};
+pub use crate::sample::{Reply, Sampler};
+pub use crate::score::{pair_logps, reference_logps, score_pairs};
+pub use crate::table::{Column, Table};
+pub use crate::tokenize::Tokenizer;
+pub use crate::train::{Dpo, History, Run, Sft, TrainConfig, evaluate_preferences, evaluate_replies};
