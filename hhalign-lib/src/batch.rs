@@ -134,6 +134,13 @@ impl TokenizedPairs {
         Batch::new(&sequences.collect::<Result<Vec<_>>>()?, self.eos_id)
     }
 
+    /// Whether a reply is whole: it ends with the end of text, and was not cut.
+    pub fn is_whole(&self, index: usize, side: Side) -> bool {
+        let pair = &self.pairs[index];
+        let reply = if side == Side::Chosen { &pair.chosen } else { &pair.rejected };
+        reply.last() == Some(&self.eos_id)
+    }
+
     /// Tokens of prompt and reply of the longer side, for making batches of like lengths.
     fn length(&self, index: usize) -> usize {
         let p = &self.pairs[index];

@@ -1,4 +1,23 @@
 //! hhalign: preference alignment of a small GPT, step by step.
+//!
+//! Pairs of replies ([`data`]) become ids ([`tokenize`]) and batches ([`batch`]); a GPT ([`model`]) is fine-tuned on the
+//! preferred replies and then on the preferences themselves ([`train`], with the losses of [`loss`]); five metrics
+//! ([`eval`]) say what changed. Notebook cells name all of it through [`prelude`].
+//!
+//! ```
+//! use hhalign::prelude::*;
+//! let data = Dataset::embedded(0, 120)?;
+//! let split = data.split(0.1)?;
+//! let tokenizer = Tokenizer::train(&split.train, 400)?;
+//! let pairs = TokenizedPairs::new(&split.train, &tokenizer, 256)?;
+//! let reference = Gpt::new(Preset::Toy.config(tokenizer.vocab_size()), 0)?;
+//! let policy = reference.fork()?;
+//! let before = reference_logps(&reference, &pairs, None)?;
+//! let first = pair_logps(&policy, &before, &pairs, &[0, 1], &mut Dropout::off())?;
+//! let loss = PreferenceLoss::Sigmoid.mean(&first, 0.1)?;
+//! assert!((loss - 2f64.ln()).abs() < 1e-4);
+//! # Ok::<(), Error>(())
+//! ```
 
 pub mod batch;
 pub mod checkpoint;

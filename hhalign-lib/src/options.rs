@@ -38,8 +38,8 @@ impl Default for RunOptions {
             data: None,
             preset: Preset::Toy,
             seed: 0,
-            sft_steps: 300,
-            dpo_steps: 110,
+            sft_steps: 1700,
+            dpo_steps: 80,
             beta: 0.1,
             pairs: 4000,
             results: "../results".into(),
@@ -77,8 +77,7 @@ impl RunOptions {
             })?;
             Ok(())
         }
-        let mut o = Self::default();
-        o.data = get("HHALIGN_DATA").map(Into::into);
+        let mut o = Self { data: get("HHALIGN_DATA").map(Into::into), ..Self::default() };
         if let Some(name) = get("HHALIGN_PRESET") {
             o.preset = Preset::from_name(&name)?;
         }

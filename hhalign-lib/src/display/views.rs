@@ -53,22 +53,28 @@ impl View {
         Self { html: html + "</div></div>", text }
     }
 
-    /// The first `n` prompts with the replies of two models.
-    pub fn replies(prompts: &[String], first: (&str, &[Reply]), second: (&str, &[Reply]), n: usize) -> Self {
-        let n = n.min(prompts.len()).min(first.1.len()).min(second.1.len());
-        let all: Vec<Self> = (0..n)
-            .map(|i| {
-                Self::side_by_side(
-                    &format!("prompt {}", i + 1),
-                    &prompts[i],
-                    &[(first.0, &first.1[i].text), (second.0, &second.1[i].text)],
-                )
-            })
-            .collect();
-        Self {
-            html: all.iter().map(|v| v.html.as_str()).collect(),
-            text: all.iter().map(|v| v.text.as_str()).collect::<Vec<_>>().join("\n"),
+    /// The prompts at `rows` with the replies of two models.
+    ///
+    /// # Errors
+    /// A row that one of the lists does not have.
+    pub fn replies_at(
+        rows: &[usize],
+        prompts: &[String],
+        first: (&str, &[Reply]),
+        second: (&str, &[Reply]),
+    ) -> Result<Self> {
+        let mut all = Self { html: String::new(), text: String::new() };
+        for &i in rows {
+            let (Some(prompt), Some(a), Some(b)) = (prompts.get(i), first.1.get(i), second.1.get(i)) else {
+                let fix = format!("choose rows below {}", prompts.len().min(first.1.len()).min(second.1.len()));
+                return Err(Error::new("no such row", i.to_string(), fix));
+            };
+            let view =
+                Self::side_by_side(&format!("prompt {}", i + 1), prompt, &[(first.0, &a.text), (second.0, &b.text)]);
+            all.html += &view.html;
+            all.text += &view.text;
         }
+        Ok(all)
     }
 
     /// Every token of a prompt and one reply: the loss sees the coloured ones and nothing else.

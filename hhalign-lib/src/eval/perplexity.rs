@@ -18,7 +18,7 @@ pub struct Perplexity {
     pub token_weighted: Estimate,
     /// Mean over replies of exp(NLL / tokens): every reply weighs the same.
     pub per_example: Estimate,
-    /// Σ NLL / (ln 2 · bytes of the replies): comparable between tokenizers.
+    /// Σ NLL / (ln 2 · bytes) over replies that were not cut: comparable between tokenizers.
     pub bits_per_byte: Estimate,
     /// Reply tokens scored.
     pub tokens: usize,
@@ -49,11 +49,16 @@ pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Sid
     let ratio = |rows: &[usize], below: &[usize]| {
         rows.iter().map(|&i| nll[i]).sum::<f64>() / rows.iter().map(|&i| below[i] as f64).sum::<f64>()
     };
+    // A cut reply has bytes that were not scored; it stays out of the figure per byte.
+    let whole: Vec<usize> = (0..pairs.len()).filter(|&i| pairs.is_whole(i, side)).collect();
     let each: Vec<f64> = nll.iter().zip(&tokens).map(|(l, &t)| (l / t as f64).exp()).collect();
     Ok(Perplexity {
         token_weighted: bootstrap(nll.len(), seed, |rows| ratio(rows, &tokens).exp()),
         per_example: bootstrap_mean(&each, seed),
-        bits_per_byte: bootstrap(nll.len(), seed, |rows| ratio(rows, &bytes) / std::f64::consts::LN_2),
+        bits_per_byte: bootstrap(whole.len(), seed, |rows| {
+            let rows: Vec<usize> = rows.iter().map(|&r| whole[r]).collect();
+            ratio(&rows, &bytes) / std::f64::consts::LN_2
+        }),
         tokens: tokens.iter().sum(),
     })
 }

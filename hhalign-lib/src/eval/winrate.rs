@@ -168,7 +168,12 @@ pub fn read_helpfulness(folder: &Path, model: &str, seed: u64) -> Result<Estimat
         read_columns(&folder.join(KEY), &["id", "a"])?.into_iter().map(|r| (r[0].clone(), r[1].clone())).collect();
     let mut ratings = vec![];
     for (row, cells) in read_columns(&path, &["id", "helpfulness_1_to_5"])?.into_iter().enumerate() {
-        if cells[1].is_empty() || key.get(&cells[0]).is_none_or(|m| m != model) {
+        let place = || format!("{}, row {}", path.display(), row + 2);
+        let author = key.get(&cells[0]).ok_or_else(|| {
+            Error::new("an id that the key does not have", cells[0].as_str(), "keep the files of one run together")
+                .at(place())
+        })?;
+        if cells[1].is_empty() || author != model {
             continue;
         }
         let rating: f64 = cells[1].parse().ok().filter(|r| (1.0..=5.0).contains(r)).ok_or_else(|| {
@@ -177,7 +182,7 @@ pub fn read_helpfulness(folder: &Path, model: &str, seed: u64) -> Result<Estimat
                 cells[1].as_str(),
                 "correct the cell, or leave it empty",
             )
-            .at(format!("{}, row {}", path.display(), row + 2))
+            .at(place())
         })?;
         ratings.push(rating);
     }

@@ -57,6 +57,9 @@ pub struct TrainConfig {
     /// Steps between checkpoints; the last step always writes one.
     #[serde(skip)]
     pub checkpoint_every: usize,
+    /// Pause after this many steps of the run, with a checkpoint to resume from; the schedule still aims at `max_steps`.
+    #[serde(skip)]
+    pub stop_at: Option<usize>,
 }
 
 impl Default for TrainConfig {
@@ -77,6 +80,7 @@ impl Default for TrainConfig {
             progress: true,
             checkpoint: None,
             checkpoint_every: 100,
+            stop_at: None,
         }
     }
 }

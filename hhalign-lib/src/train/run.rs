@@ -118,7 +118,8 @@ pub(super) fn fit(
     let clock = Instant::now();
     let (seconds_before, first_step) = (state.seconds, state.step);
     let mut order: Option<(u64, Vec<Vec<usize>>)> = None;
-    while state.step < config.max_steps && !stopped_early {
+    let end = config.stop_at.map_or(config.max_steps, |s| s.min(config.max_steps));
+    while state.step < end && !stopped_early {
         let per_epoch = data.len().div_ceil(config.batch_size);
         let (epoch, place) = ((state.step / per_epoch) as u64, state.step % per_epoch);
         if order.as_ref().is_none_or(|o| o.0 != epoch) {
@@ -170,7 +171,7 @@ pub(super) fn fit(
             stopped_early = config.patience.is_some_and(|p| state.evaluations_without_gain >= p);
         }
         if let Some(path) = &config.checkpoint
-            && (state.step.is_multiple_of(config.checkpoint_every) || last || stopped_early)
+            && (state.step.is_multiple_of(config.checkpoint_every) || state.step == end || stopped_early)
         {
             state::save(path, &state, model, &optimizer, &best)?;
         }
@@ -193,6 +194,7 @@ fn fresh(objective: &dyn Objective, config: &TrainConfig, model: &Gpt) -> Result
     let mut state = State {
         objective: objective.identity(),
         config: config.clone(),
+        model: model.config.clone(),
         data: objective.data().hash.clone(),
         step: 0,
         tokens: 0.0,

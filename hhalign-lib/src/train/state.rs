@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{History, TrainConfig};
 use crate::checkpoint::{read_metadata, read_tensors, write_tensors};
 use crate::error::{Error, Result};
-use crate::model::Gpt;
+use crate::model::{Gpt, GptConfig};
 use crate::optim::AdamW;
 
 /// What a run is at a step, besides its tensors. The step is the data cursor and the state of every random stream.
@@ -18,6 +18,8 @@ pub(super) struct State {
     /// `sft` or `dpo` with its settings, as one text: two runs go together when it is equal.
     pub(super) objective: String,
     pub(super) config: TrainConfig,
+    /// The model the weights belong to: the same shapes may hide another number of heads or another dropout.
+    pub(super) model: GptConfig,
     /// Hash of the training pairs' ids.
     pub(super) data: String,
     pub(super) step: usize,
@@ -65,9 +67,14 @@ pub(super) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConf
         .at(path.display())
     })?;
     let state: State = serde_json::from_str(text).map_err(|e| Error::from(e).at(path.display()))?;
-    // Where and how often to save, and whether to print, may change; what decides the numbers may not.
-    let comparable =
-        |c: &TrainConfig| TrainConfig { progress: true, checkpoint: None, checkpoint_every: 1, ..c.clone() };
+    // Where, when and how often to save or pause, and whether to print, may change; what decides the numbers may not.
+    let comparable = |c: &TrainConfig| TrainConfig {
+        progress: true,
+        checkpoint: None,
+        checkpoint_every: 1,
+        stop_at: None,
+        ..c.clone()
+    };
     let differs = |what: &str, then: &str, now: &str| {
         Err(Error::new(
             format!("the checkpoint belongs to another {what}"),
@@ -77,6 +84,9 @@ pub(super) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConf
     };
     if state.objective != objective {
         return differs("objective", &state.objective, objective);
+    }
+    if state.model != model.config {
+        return differs("model", &format!("{:?}", state.model), &format!("{:?}", model.config));
     }
     if comparable(&state.config) != comparable(config) {
         return differs("training config", &format!("{:?}", state.config), &format!("{config:?}"));

@@ -1,135 +1,16 @@
 //! A GPT-2 / nanoGPT transformer: pre-norm, tanh GELU, learned positions, tied head.
 
+mod config;
+
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use rand_distr::{Distribution, Normal};
-use serde::{Deserialize, Serialize};
 
+pub use self::config::{GptConfig, Preset};
 use crate::error::{Error, Result};
 use crate::nn::{self, Dropout};
 use crate::rng::{sha256_hex, stream};
-
-/// Sizes and rates of a [`Gpt`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GptConfig {
-    /// Ids in the vocabulary: V.
-    pub vocab_size: usize,
-    /// Longest sequence: T.
-    pub block_size: usize,
-    /// Transformer blocks.
-    pub n_layer: usize,
-    /// Attention heads.
-    pub n_head: usize,
-    /// Width: C.
-    pub n_embd: usize,
-    /// Dropout probability in training.
-    pub dropout: f64,
-    /// What layer norm adds to the variance.
-    pub layer_norm_epsilon: f64,
-}
-
-/// Sizes that go together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preset {
-    /// 4 layers, 4 heads, 128 wide: minutes on two cores.
-    Toy,
-    /// 6 layers, 6 heads, 384 wide, 4,096 ids: about 12 million parameters.
-    Small,
-    /// 12 layers, 12 heads, 768 wide, GPT-2's 50,257 ids: 85 million parameters in its blocks, 124 million in all.
-    Gpt2,
-}
-
-impl Preset {
-    /// The preset of a name: `toy`, `small` or `gpt2`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "toy" => Ok(Self::Toy),
-            "small" => Ok(Self::Small),
-            "gpt2" => Ok(Self::Gpt2),
-            other => Err(Error::new("no such preset", other, "choose toy, small or gpt2")),
-        }
-    }
-
-    /// The vocabulary to learn, or `None` where GPT-2's own is used.
-    pub fn vocab_size(self) -> Option<usize> {
-        match self {
-            Self::Toy => Some(1024),
-            Self::Small => Some(4096),
-            Self::Gpt2 => None,
-        }
-    }
-
-    /// The model's sizes for a vocabulary of `vocab_size` ids.
-    pub fn config(self, vocab_size: usize) -> GptConfig {
-        let (n_layer, n_head, n_embd, block_size) = match self {
-            Self::Toy => (4, 4, 128, 256),
-            Self::Small => (6, 6, 384, 512),
-            Self::Gpt2 => (12, 12, 768, 1024),
-        };
-        GptConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
-    }
-}
-
-impl GptConfig {
-    /// Says what is wrong with the sizes, if anything.
-    ///
-    /// # Errors
-    /// A size of zero, a width that the heads do not divide, a dropout outside [0, 1).
-    pub fn check(&self) -> Result<()> {
-        let sizes = [self.vocab_size, self.block_size, self.n_layer, self.n_head, self.n_embd];
-        if sizes.contains(&0) {
-            return Err(Error::new(
-                "every size of a model must be at least 1",
-                format!("{self:?}"),
-                "start from a preset",
-            ));
-        }
-        if !self.n_embd.is_multiple_of(self.n_head) {
-            return Err(Error::new(
-                "n_head must divide n_embd",
-                format!("n_embd {}, n_head {}", self.n_embd, self.n_head),
-                "for example 128 and 4",
-            ));
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::new("dropout must lie in [0, 1)", self.dropout.to_string(), "0.0 or 0.1 are usual"));
-        }
-        Ok(())
-    }
-
-    /// The name and shape of every parameter, in Hugging Face's order and naming.
-    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let c = self.n_embd;
-        let mut list = vec![
-            ("transformer.wte.weight".into(), vec![self.vocab_size, c]),
-            ("transformer.wpe.weight".into(), vec![self.block_size, c]),
-        ];
-        for layer in 0..self.n_layer {
-            let mut add = |name: &str, shape: Vec<usize>| list.push((format!("transformer.h.{layer}.{name}"), shape));
-            for (name, n_in, n_out) in
-                [("attn.c_attn", c, 3 * c), ("attn.c_proj", c, c), ("mlp.c_fc", c, 4 * c), ("mlp.c_proj", 4 * c, c)]
-            {
-                add(&format!("{name}.weight"), vec![n_in, n_out]);
-                add(&format!("{name}.bias"), vec![n_out]);
-            }
-            for name in ["ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias"] {
-                add(name, vec![c]);
-            }
-        }
-        list.push(("transformer.ln_f.weight".into(), vec![c]));
-        list.push(("transformer.ln_f.bias".into(), vec![c]));
-        list
-    }
-
-    /// Numbers in all parameters together; the head is tied to the token embedding and counts once.
-    pub fn n_parameters(&self) -> usize {
-        self.parameters().iter().map(|p| p.1.iter().product::<usize>()).sum()
-    }
-}
 
 struct Block {
     ln_1: [Tensor; 2],

@@ -1,0 +1,165 @@
+//! DPO's loss and gradients, and ten optimiser steps of SFT and of DPO, against PyTorch (scripts/make_golden.py).
+
+mod common;
+
+use candle_core::Tensor;
+use common::{
+    Tensors, distance, golden_batch, golden_json, golden_model, golden_tensors, gradient_error, named_gradients,
+};
+use common::{max_abs, number, numbers};
+use hhalign::batch::Batch;
+use hhalign::loss::{PairLogps, PreferenceLoss, Values};
+use hhalign::model::Gpt;
+use hhalign::nn::Dropout;
+use hhalign::optim::{AdamW, AdamWConfig, clip_by_global_norm, cosine_schedule};
+use hhalign::score;
+
+const BETA: f64 = 0.1;
+
+/// The pairs of the DPO fixtures with the reference's log-probabilities, scored by our own reference model.
+struct Pairs {
+    chosen: Batch,
+    rejected: Batch,
+    reference: [Tensor; 2],
+    expected: Tensors,
+}
+
+impl Pairs {
+    fn load() -> Self {
+        let expected = golden_tensors("dpo_expected.safetensors");
+        let batch = |side: &str| golden_batch(&expected[&format!("{side}_ids")], &expected[&format!("{side}_mask")]);
+        let (chosen, rejected) = (batch("chosen"), batch("rejected"));
+        let reference = golden_model("gpt2_l2_ref").freeze().unwrap();
+        let score = |batch: &Batch| score::sequence_logps(&reference, batch, &mut Dropout::off()).unwrap();
+        Self { reference: [score(&chosen), score(&rejected)], chosen, rejected, expected }
+    }
+
+    fn logps(&self, policy: &Gpt) -> PairLogps {
+        let score = |b: &Batch| Values::from_tensor(score::sequence_logps(policy, b, &mut Dropout::off()).unwrap());
+        PairLogps {
+            policy_chosen: score(&self.chosen),
+            policy_rejected: score(&self.rejected),
+            ref_chosen: Values::from_tensor(self.reference[0].clone()),
+            ref_rejected: Values::from_tensor(self.reference[1].clone()),
+            chosen_tokens: self.chosen.reply_lengths.clone(),
+            rejected_tokens: self.rejected.reply_lengths.clone(),
+        }
+    }
+
+    fn losses(&self, policy: &Gpt) -> Tensor {
+        PreferenceLoss::Sigmoid.losses(&self.logps(policy), BETA).unwrap()
+    }
+}
+
+#[test]
+fn dpo_log_probabilities_losses_and_gradients_equal_pytorchs() {
+    let pairs = Pairs::load();
+    let policy = golden_model("gpt2_l2");
+    let logps = pairs.logps(&policy);
+    for (name, ours) in [
+        ("chosen_policy_logps", &logps.policy_chosen),
+        ("rejected_policy_logps", &logps.policy_rejected),
+        ("chosen_ref_logps", &logps.ref_chosen),
+        ("rejected_ref_logps", &logps.ref_rejected),
+    ] {
+        let error = distance(&ours.to_vec(), &numbers(&pairs.expected[name]));
+        println!("{name} differ by {error:.1e}");
+        assert!(error < 1e-4, "{name}: {error}");
+    }
+    let losses = pairs.losses(&policy);
+    let error = distance(&numbers(&losses), &numbers(&pairs.expected["losses"]));
+    let loss = losses.mean_all().unwrap();
+    let mean_error = (number(&loss) - number(&pairs.expected["loss"])).abs();
+    let mut gradients = named_gradients(&policy, loss.backward().unwrap());
+    let (gradient, worst) = gradient_error(&gradients, &pairs.expected);
+    let norm = clip_by_global_norm(&mut gradients, 1e9).unwrap();
+    let norm_error = (norm / number(&pairs.expected["grad_norm"]) - 1.0).abs();
+    println!("losses {error:.1e}, mean {mean_error:.1e}, gradients {gradient:.1e} ({worst}), norm {norm_error:.1e}");
+    assert!(error < 1e-5 && mean_error < 1e-5, "losses {error}, mean {mean_error}");
+    assert!(gradient < 1e-4, "gradient of {worst}: {gradient}");
+    assert!(norm_error < 1e-5, "norm {norm_error}");
+}
+
+/// Ten steps as the training loop takes them, against the losses, norms and final weights of `run`.
+fn follow(run: &str, rate: impl Fn(usize) -> f64, loss: impl Fn(&Gpt) -> Tensor) {
+    let wanted = &golden_json("trajectories.json")[run];
+    let column = |key: &str| -> Vec<f64> { serde_json::from_value(wanted[key].clone()).unwrap() };
+    let (rates, losses, norms) = (column("lrs"), column("losses"), column("grad_norms"));
+    let model = golden_model("gpt2_l2");
+    let mut optimizer = AdamW::new(AdamWConfig::default(), model.vars()).unwrap();
+    let (mut ours, mut our_norms, mut our_rates) = (vec![], vec![], vec![]);
+    for step in 0..losses.len() {
+        let value = loss(&model);
+        ours.push(number(&value));
+        let mut gradients = named_gradients(&model, value.backward().unwrap());
+        our_norms.push(clip_by_global_norm(&mut gradients, 1.0).unwrap());
+        our_rates.push(rate(step));
+        optimizer.step(model.vars(), &gradients, our_rates[step]).unwrap();
+    }
+    assert_eq!(optimizer.steps(), losses.len());
+    ours.push(number(&loss(&model)));
+    let losses: Vec<f64> = losses.into_iter().chain([wanted["final_loss"].as_f64().unwrap()]).collect();
+    let relative = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max);
+    let (rate_error, loss_error) = (distance(&our_rates, &rates), distance(&ours, &losses));
+    let norm_error = relative(&our_norms, &norms);
+    println!("{run}: rates {rate_error:.1e}, losses {loss_error:.1e}, norms {norm_error:.1e}");
+    assert!(rate_error < 1e-12, "{run}: learning rates {rate_error}");
+    assert!(loss_error < 2e-5, "{run}: losses {loss_error}");
+    assert!(norm_error < 2e-5, "{run}: norms {norm_error}");
+
+    let prefix = format!("{run}.");
+    let finals = golden_tensors("trajectories.safetensors");
+    let finals: Vec<_> = finals.iter().filter_map(|(n, t)| n.strip_prefix(&prefix).map(|n| (n, t))).collect();
+    assert_eq!(finals.len(), 3);
+    for (name, weights) in finals {
+        let weights = numbers(weights);
+        let error = distance(&numbers(&model.parameters()[name]), &weights) / max_abs(&weights);
+        println!("{run}: final {name} differ by {error:.1e} of their largest");
+        assert!(error < 2e-5, "{run}: {name}: {error}");
+    }
+}
+
+#[test]
+fn ten_steps_of_sft_follow_pytorch() {
+    let expected = golden_tensors("gpt2_l2_expected.safetensors");
+    let batch = golden_batch(&expected["input_ids"], &expected["completion_mask"]);
+    let loss = |model: &Gpt| {
+        let logps = score::token_logps(model, &batch, &mut Dropout::off()).unwrap();
+        (logps.sum_all().unwrap() * (-1.0 / batch.n_reply_tokens() as f64)).unwrap()
+    };
+    follow("sft", |step| cosine_schedule(step, 3, 10, 1e-3, 0.1), loss);
+}
+
+#[test]
+fn ten_steps_of_dpo_follow_pytorch() {
+    let pairs = Pairs::load();
+    // A floor at the peak makes the schedule constant, and no warm-up is needed.
+    let rate = |step| cosine_schedule(step, 0, 10, 1e-3, 1.0);
+    follow("dpo", rate, |model| pairs.losses(model).mean_all().unwrap());
+}
+
+#[test]
+fn clipping_scales_all_gradients_to_the_norm_asked_for() {
+    let tensor = |v: &[f32]| Tensor::new(v, &candle_core::Device::Cpu).unwrap();
+    let mut gradients = Tensors::from([("a".into(), tensor(&[3.0, 0.0])), ("b".into(), tensor(&[4.0]))]);
+    assert_eq!(clip_by_global_norm(&mut gradients, 10.0).unwrap(), 5.0);
+    assert_eq!(numbers(&gradients["a"]), [3.0, 0.0], "below the limit nothing changes");
+    assert_eq!(clip_by_global_norm(&mut gradients, 1.0).unwrap(), 5.0, "the norm before clipping is returned");
+    assert!(distance(&numbers(&gradients["a"]), &[0.6, 0.0]) < 1e-6);
+    assert!(distance(&numbers(&gradients["b"]), &[0.8]) < 1e-6);
+}
+
+#[test]
+fn weight_decay_spares_biases_and_layer_norms() {
+    let model = golden_model("gpt2_l2");
+    let before: Tensors = model.parameters().iter().map(|(n, t)| (n.clone(), t.copy().unwrap())).collect();
+    let zeros: Tensors = model.vars().iter().map(|(n, v)| (n.clone(), v.zeros_like().unwrap())).collect();
+    let mut optimizer = AdamW::new(AdamWConfig::default(), model.vars()).unwrap();
+    optimizer.step(model.vars(), &zeros, 0.5).unwrap();
+    for (name, old) in before {
+        // With gradients of zero, only the decay 1 - 0.5 · 0.1 is left.
+        let factor = if old.rank() >= 2 { 0.95 } else { 1.0 };
+        let wanted: Vec<f64> = numbers(&old).iter().map(|v| v * factor).collect();
+        assert!(distance(&numbers(&model.parameters()[&name]), &wanted) < 1e-6, "{name}");
+    }
+}
