@@ -148,7 +148,7 @@ fn gpt2_has_its_published_ids() {
 fn gpt2_gives_the_ids_of_tiktoken() {
     let (gpt2, tiktoken) = (Tokenizer::gpt2().unwrap(), tiktoken_rs::r50k_base().unwrap());
     let embedded = texts(5, 100).into_iter().flat_map(|p| [p.prompt, p.chosen, p.rejected]);
-    let own = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/model.rs")).unwrap();
+    let own = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/model/mod.rs")).unwrap();
     let all = SAMPLES.iter().map(|s| s.to_string()).chain(random_texts(400)).chain(embedded).chain([own]);
     for text in all {
         assert_eq!(gpt2.encode(&text).unwrap(), tiktoken.encode_ordinary(&text), "{text:?}");
