@@ -116,11 +116,10 @@ pub fn read_config(path: &Path) -> Result<GptConfig> {
 /// # Errors
 /// The file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: HashMap<String, String>) -> Result<()> {
-    let temporary = files::temporary_beside(path)?;
-    safetensors::serialize_to_file(tensors, Some(metadata), &temporary).map_err(|e| {
-        Error::new(format!("cannot write {}", path.display()), e.to_string(), "check the disk's free space")
+    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|e| {
+        Error::new(format!("cannot write {}", path.display()), e.to_string(), "this is a bug: please report it")
     })?;
-    fs::rename(&temporary, path).map_err(|e| Error::io(path, &e))
+    files::write_atomic(path, &bytes)
 }
 
 /// Reads all tensors of a safetensors file.

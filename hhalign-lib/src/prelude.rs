@@ -9,7 +9,7 @@ pub use crate::error::{Error, Result};
 pub use crate::eval::comparison::{Better, Comparison, Provenance, Settings};
 pub use crate::eval::perplexity::{Perplexity, perplexity};
 pub use crate::eval::quality::{Quality, quality};
-pub use crate::eval::refusal::{Refusal, RefusalPrompts, declines};
+pub use crate::eval::refusal::{Refusal, RefusalPrompts, declines, likelihood_auc};
 pub use crate::eval::stats::{Estimate, McNemar, bootstrap_mean, mcnemar, wilson};
 pub use crate::eval::toxicity::{ToxBlock, ToxicityScorer, ToxicityScores};
 pub use crate::eval::toxicity_report::ToxicityReport;
