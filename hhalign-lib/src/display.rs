@@ -95,9 +95,9 @@ displayed_as_table! {
         ],
     ),
     McNemar: |m| Table::new(
-        "Same prompts, two models (exact McNemar test)",
+        "Same prompts, both models (exact McNemar test)",
         vec![
-            Column::int("only the first right", vec![m.only_first as i64]), Column::int("only the second right", vec![m.only_second as i64]),
+            Column::int("only SFT right", vec![m.only_first as i64]), Column::int("only DPO right", vec![m.only_second as i64]),
             Column::text("p", vec![if m.p_value < 1e-4 { "< 0.0001".into() } else { format!("{:.4}", m.p_value) }]),
         ],
     ),

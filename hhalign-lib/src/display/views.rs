@@ -92,14 +92,14 @@ impl View {
         for (ids, seen) in [(&pair.prompt, false), (reply, true)] {
             // Blue with an underline where the loss looks, so that colour is not the only sign.
             let style = if seen {
-                "background:#0072b22e;border-bottom:2px solid #0072b2"
+                "background:#0072b22e;border-bottom:2px solid #56b4e9"
             } else {
                 "background:#88888820;opacity:.75"
             };
             for piece in tokenizer.pieces(ids)? {
                 let shown = escape(&piece.replace('\n', "⏎"));
                 html += &format!(
-                    "<span style=\"{style};border-radius:3px;margin:1px;padding:1px 2px;white-space:pre\">{shown}</span>"
+                    "<span style=\"{style};border-radius:3px;margin:1px;padding:1px 2px;white-space:pre;display:inline-block\">{shown}</span>"
                 );
                 text += &if seen { format!("[{}]", piece.replace('\n', "⏎")) } else { piece.replace('\n', "⏎") };
             }

@@ -183,7 +183,13 @@ impl Settings {
 }
 
 fn figure(e: &Estimate) -> String {
-    if e.value.is_nan() { "not enough data".into() } else { format!("{:.3} [{:.3}, {:.3}]", e.value, e.low, e.high) }
+    if e.value.is_nan() {
+        "not enough data".into()
+    } else if e.method == "by definition" {
+        format!("{:.3} by definition", e.value)
+    } else {
+        format!("{:.3} [{:.3}, {:.3}]", e.value, e.low, e.high)
+    }
 }
 
 /// A table of named estimates of one model.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::stats::{Estimate, bootstrap_mean, wilson};
+use crate::data::Pair;
 use crate::sample::Reply;
 
 /// Counts over the drawn replies of one model.
@@ -66,6 +67,26 @@ pub fn repetition(text: &str, n: usize) -> f64 {
         return 0.0;
     }
     1.0 - grams.iter().collect::<HashSet<_>>().len() as f64 / grams.len() as f64
+}
+
+/// Share of replies that hold a word of three letters or more which no training text has: made-up words, mostly.
+///
+/// # Example
+/// ```
+/// use hhalign::{data::Dataset, eval::quality::novel_words, sample::Reply};
+/// let pairs = Dataset::embedded(0, 50)?.pairs;
+/// let reply = Reply { text: "xyzzy".into(), ids: vec![], ended: true };
+/// assert_eq!(novel_words(&[reply], &pairs).value, 1.0);
+/// # Ok::<(), hhalign::error::Error>(())
+/// ```
+pub fn novel_words(replies: &[Reply], training: &[Pair]) -> Estimate {
+    let split = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_alphabetic()).filter(|w| w.chars().count() >= 3).map(str::to_lowercase).collect()
+    };
+    let known: HashSet<String> =
+        training.iter().flat_map(|p| [&p.prompt, &p.chosen, &p.rejected]).flat_map(|t| split(t)).collect();
+    let novel = replies.iter().filter(|r| split(&r.text).iter().any(|w| !known.contains(w))).count();
+    wilson(novel as f64, replies.len())
 }
 
 /// All of [`Quality`] for the replies of one model. Intervals are bootstrapped over replies; those of distinct-n are for

@@ -26,6 +26,11 @@ impl Estimate {
         Self { value: f64::NAN, low: f64::NAN, high: f64::NAN, n, method: "not enough data" }
     }
 
+    /// A figure that follows from a definition, and was not measured.
+    pub fn by_definition(value: f64, n: usize) -> Self {
+        Self { value, low: value, high: value, n, method: "by definition" }
+    }
+
     /// The figure as text: `0.912 [0.87, 0.94], n = 150`.
     pub fn text(&self) -> String {
         if self.value.is_nan() {

@@ -23,11 +23,11 @@ pub const KEY: &str = "annotation_key.csv";
 
 /// Writes both annotation files and their key into `folder`: rows shuffled, sides drawn by lot, models not named.
 ///
-/// An annotator fills the column `preference` with A, B or tie, and `helpfulness_1_to_5` with a number. Files in which
-/// an annotator has already written are left alone.
+/// An annotator fills the column `preference` with A, B or tie, and `helpfulness_1_to_5` with a number. A file that an
+/// annotator has begun is kept as it is where it shows the same replies in the same order.
 ///
 /// # Errors
-/// Lists of different lengths, a file that cannot be written, or files that annotators have begun to fill.
+/// Lists of different lengths, a file that cannot be written, or a begun file that shows other replies.
 pub fn write_annotation_files(
     folder: &Path,
     prompts: &[String],
@@ -41,16 +41,6 @@ pub fn write_annotation_files(
             format!("{} prompts, {} and {} replies", prompts.len(), first.1.len(), second.1.len()),
             "sample replies to the same prompts",
         ));
-    }
-    for (file, column) in [(PAIRWISE, "preference"), (HELPFULNESS, "helpfulness_1_to_5")] {
-        let path = folder.join(file);
-        if path.exists() && read_columns(&path, &["id", column])?.iter().any(|row| !row[1].is_empty()) {
-            return Err(Error::new(
-                format!("{} holds annotations", path.display()),
-                "filled rows",
-                "move the folder away before new replies are written, or read it with read_preferences",
-            ));
-        }
     }
     let mut rng = stream(seed, "annotation", &[]);
     let mut order: Vec<usize> = (0..prompts.len()).collect();
@@ -71,7 +61,7 @@ pub fn write_annotation_files(
     }
     let blank = vec![String::new(); ids.len()];
     let columns = [("id", ids), ("prompt", shown), ("response_a", a), ("response_b", b), ("preference", blank)];
-    Table::new("", columns.into_iter().map(|(n, v)| Column::text(n, v)).collect())?.write_csv(folder.join(PAIRWISE))?;
+    write_unless_filled(&folder.join(PAIRWISE), columns.into())?;
 
     let mut single: Vec<(usize, bool)> = (0..prompts.len()).flat_map(|i| [(i, true), (i, false)]).collect();
     single.shuffle(&mut rng);
@@ -88,10 +78,33 @@ pub fn write_annotation_files(
     }
     let blank = vec![String::new(); ids.len()];
     let columns = [("id", ids), ("prompt", shown), ("response", replies), ("helpfulness_1_to_5", blank)];
-    Table::new("", columns.into_iter().map(|(n, v)| Column::text(n, v)).collect())?
-        .write_csv(folder.join(HELPFULNESS))?;
+    write_unless_filled(&folder.join(HELPFULNESS), columns.into())?;
     let columns = [("id", key_id), ("a", key_a), ("b", key_b)];
     Table::new("", columns.into_iter().map(|(n, v)| Column::text(n, v)).collect())?.write_csv(folder.join(KEY))
+}
+
+/// Writes a file whose last column annotators fill. One that they have begun is kept where it shows the same replies.
+fn write_unless_filled(path: &Path, columns: Vec<(&str, Vec<String>)>) -> Result<()> {
+    let names: Vec<&str> = columns.iter().map(|c| c.0).collect();
+    if path.exists() {
+        let rows = read_columns(path, &names)?;
+        if rows.iter().any(|row| row.last().is_some_and(|cell| !cell.is_empty())) {
+            let shown = names.len() - 1;
+            let same = rows.len() == columns[0].1.len()
+                && rows.iter().enumerate().all(|(r, row)| (0..shown).all(|c| row[c] == columns[c].1[r].trim()));
+            return if same {
+                Ok(())
+            } else {
+                Err(Error::new(
+                    format!("{} holds annotations of other replies", path.display()),
+                    "filled rows",
+                    "move the annotations folder away, or run with the settings it was written with",
+                ))
+            };
+        }
+    }
+    let columns = columns.into_iter().map(|(name, values)| Column::text(name, values)).collect();
+    Table::new("", columns)?.write_csv(path)
 }
 
 /// How often one model's reply was preferred.

@@ -1,6 +1,6 @@
 //! The figures of the pipeline, from histories and numbers.
 
-use super::{Figure, Panel};
+use super::{Corner, Figure, Panel};
 use crate::eval::toxicity::ToxicityScores;
 use crate::loss::Rewards;
 use crate::train::History;
@@ -28,6 +28,7 @@ pub fn dpo_curves(history: &History) -> Figure {
             Panel::new("Held-out rewards", "step", "β · log-ratio, nats")
                 .line("chosen", history.series("eval_rewards/chosen"))
                 .line("rejected", history.series("eval_rewards/rejected"))
+                .legend(Corner::LowerLeft)
                 .level(0.0, "reference"),
         )
         .note("Watch the chosen reward: DPO widens the gap between the replies, and may do so by pushing both down.")
@@ -46,6 +47,7 @@ fn accuracy(history: &History) -> Panel {
         .line("training", history.series("rewards/accuracies"))
         .line("held out", history.series("eval_rewards/accuracies"))
         .level(0.5, "chance")
+        .legend(Corner::LowerRight)
 }
 
 /// Both runs in one picture: `training_curves.png`.
@@ -59,8 +61,7 @@ pub fn reward_margins(rewards: &Rewards) -> Figure {
         .panel(Panel::new("Reward margin", "chosen - rejected, nats", "share of pairs").histogram("pairs", rewards.margins()))
         .panel(
             Panel::new("Where the margin comes from", "reward of the chosen reply", "reward of the rejected reply")
-                .scatter("pairs", rewards.chosen.iter().copied().zip(rewards.rejected.iter().copied()).collect())
-                .level(0.0, "reference"),
+                .scatter("pairs", rewards.chosen.iter().copied().zip(rewards.rejected.iter().copied()).collect()),
         )
         .note("Left of zero the model ranks a pair wrongly. On the right, points left of zero are preferred replies that became less likely.")
 }
@@ -75,11 +76,6 @@ pub fn toxicity_distribution(classifier: &str, sft: &[ToxicityScores], dpo: &[To
         values.into_iter().enumerate().map(|(i, v)| (v, 1.0 - i as f64 / n)).collect::<Vec<_>>()
     };
     Figure::new("Toxicity of sampled replies")
-        .panel(
-            Panel::new("Distribution", "toxicity score", "share of replies")
-                .histogram("SFT", scores(sft))
-                .histogram("DPO", scores(dpo)),
-        )
         .panel(
             Panel::new("Replies at or above a score", "toxicity score", "share of replies")
                 .line("SFT", sorted(sft))

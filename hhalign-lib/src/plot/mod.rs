@@ -43,6 +43,19 @@ pub struct Panel {
     points: Vec<(String, Vec<(f64, f64)>)>,
     histograms: Vec<(String, Vec<f64>)>,
     level: Option<(f64, String)>,
+    legend: Corner,
+}
+
+/// Where a panel's legend stands: where its data is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Corner {
+    /// Falling curves leave it free.
+    #[default]
+    UpperRight,
+    /// Rising curves leave it free.
+    LowerRight,
+    /// Curves that part to the right leave it free.
+    LowerLeft,
 }
 
 impl Panel {
@@ -71,6 +84,13 @@ impl Panel {
     #[must_use]
     pub fn histogram(mut self, name: &str, values: Vec<f64>) -> Self {
         self.histograms.push((name.into(), values));
+        self
+    }
+
+    /// With the legend in another corner.
+    #[must_use]
+    pub fn legend(mut self, corner: Corner) -> Self {
+        self.legend = corner;
         self
     }
 
@@ -112,7 +132,7 @@ impl Figure {
     /// Nothing to draw.
     pub fn svg(&self) -> Result<String> {
         let mut svg = String::new();
-        self.draw(&SVGBackend::with_string(&mut svg, self.size()).into_drawing_area(), INK, GRID)?;
+        self.draw(&SVGBackend::with_string(&mut svg, self.size()).into_drawing_area(), INK, GRID, 1)?;
         // Attributes become styles, since only styles understand the variables of JupyterLab's themes.
         let theme = [("#010203", "var(--jp-content-font-color1,currentColor)"), ("#040506", "#8888884d")];
         for (placeholder, colour) in theme {
@@ -138,9 +158,9 @@ impl Figure {
         let (width, height) = self.size();
         let temporary = crate::files::temporary_beside(path)?.with_extension("png");
         {
-            let area = BitMapBackend::new(&temporary, (width, height)).into_drawing_area();
+            let area = BitMapBackend::new(&temporary, (2 * width, 2 * height)).into_drawing_area();
             area.fill(&WHITE).map_err(|e| failed(&e))?;
-            self.draw(&area, RGBColor(34, 34, 34), RGBColor(225, 225, 225))?;
+            self.draw(&area, RGBColor(34, 34, 34), RGBColor(225, 225, 225), 2)?;
             area.present().map_err(|e| failed(&e))?;
         }
         std::fs::rename(&temporary, path).map_err(|e| Error::io(path, &e))
@@ -155,7 +175,7 @@ impl Figure {
         {
             let area = SVGBackend::with_string(&mut svg, self.size()).into_drawing_area();
             area.fill(&WHITE).map_err(|e| failed(&e))?;
-            self.draw(&area, RGBColor(34, 34, 34), RGBColor(225, 225, 225))?;
+            self.draw(&area, RGBColor(34, 34, 34), RGBColor(225, 225, 225), 1)?;
         }
         crate::files::write_atomic(path.as_ref(), svg.as_bytes())
     }
@@ -179,7 +199,13 @@ impl Figure {
         ))
     }
 
-    fn draw<B: DrawingBackend>(&self, root: &DrawingArea<B, Shift>, ink: RGBColor, grid: RGBColor) -> Result<()>
+    fn draw<B: DrawingBackend>(
+        &self,
+        root: &DrawingArea<B, Shift>,
+        ink: RGBColor,
+        grid: RGBColor,
+        scale: u32,
+    ) -> Result<()>
     where
         B::ErrorType: 'static,
     {
@@ -192,9 +218,10 @@ impl Figure {
         if self.panels.is_empty() {
             return Err(Error::new("a figure without panels", "nothing to draw", "add a Panel"));
         }
-        let body = root.titled(&self.title, ("sans-serif", 17).into_font().color(&ink)).map_err(|e| failed(&e))?;
+        let body =
+            root.titled(&self.title, ("sans-serif", 17 * scale).into_font().color(&ink)).map_err(|e| failed(&e))?;
         for (area, panel) in body.split_evenly((1, self.panels.len())).iter().zip(&self.panels) {
-            panel.draw(area, ink, grid).map_err(|e| failed(&*e))?;
+            panel.draw(area, ink, grid, scale).map_err(|e| failed(&*e))?;
         }
         Ok(())
     }
@@ -223,6 +250,7 @@ impl Panel {
         area: &DrawingArea<B, Shift>,
         ink: RGBColor,
         grid: RGBColor,
+        scale: u32,
     ) -> std::result::Result<(), Box<dyn std::error::Error>>
     where
         B::ErrorType: 'static,
@@ -237,18 +265,18 @@ impl Panel {
             (ys.0, xs) = (0.0, xs);
         }
         let mut chart = ChartBuilder::on(area)
-            .caption(&self.title, ("sans-serif", 15).into_font().color(&ink))
-            .margin(8)
-            .margin_right(16)
-            .x_label_area_size(38)
-            .y_label_area_size(52)
+            .caption(&self.title, ("sans-serif", 15 * scale).into_font().color(&ink))
+            .margin(8 * scale)
+            .margin_right(16 * scale)
+            .x_label_area_size(38 * scale)
+            .y_label_area_size(52 * scale)
             .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)?;
         chart
             .configure_mesh()
             .axis_style(ink)
             .light_line_style(TRANSPARENT)
             .bold_line_style(grid)
-            .label_style(("sans-serif", 13).into_font().color(&ink))
+            .label_style(("sans-serif", 13 * scale).into_font().color(&ink))
             .x_desc(&self.x)
             .y_desc(&self.y)
             .x_labels(6)
@@ -262,14 +290,14 @@ impl Panel {
             let boxes = bars
                 .iter()
                 .filter(|b| b.1 > 0.0)
-                .map(|&(x, y)| Rectangle::new([(x, 0.0), (x + width, y)], colour.mix(0.45).filled()));
+                .map(|&(x, y)| Rectangle::new([(x, 0.0), (x + width, y)], colour.mix(0.8).filled()));
             chart
                 .draw_series(boxes)?
                 .label(name)
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.mix(0.45).filled()));
+                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.mix(0.8).filled()));
         }
         for (i, (name, points)) in self.lines.iter().enumerate() {
-            let style = PALETTE[i % PALETTE.len()].stroke_width(2);
+            let style = PALETTE[i % PALETTE.len()].stroke_width(2 * scale);
             chart
                 .draw_series(LineSeries::new(points.iter().copied(), style))?
                 .label(name)
@@ -278,12 +306,13 @@ impl Panel {
         for (i, (name, points)) in self.points.iter().enumerate() {
             let style = PALETTE[(i + self.lines.len()) % PALETTE.len()].mix(0.55).filled();
             chart
-                .draw_series(points.iter().map(|&p| Circle::new(p, 2, style)))?
+                .draw_series(points.iter().map(|&p| Circle::new(p, 2 * scale, style)))?
                 .label(name)
                 .legend(move |(x, y)| Circle::new((x + 7, y), 4, style));
         }
         if let Some((level, name)) = &self.level {
-            let dashes = DashedLineSeries::new([(xs.0, *level), (xs.1, *level)], 5, 4, ink.mix(0.6).stroke_width(1));
+            let dashes =
+                DashedLineSeries::new([(xs.0, *level), (xs.1, *level)], 5, 4, ink.mix(0.6).stroke_width(scale));
             chart
                 .draw_series(dashes)?
                 .label(name)
@@ -293,8 +322,12 @@ impl Panel {
         if named > 1 {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperRight)
-                .label_font(("sans-serif", 12).into_font().color(&ink))
+                .position(match self.legend {
+                    Corner::UpperRight => SeriesLabelPosition::UpperRight,
+                    Corner::LowerRight => SeriesLabelPosition::LowerRight,
+                    Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
+                })
+                .label_font(("sans-serif", 12 * scale).into_font().color(&ink))
                 .border_style(TRANSPARENT)
                 .draw()?;
         }
@@ -317,7 +350,7 @@ fn short(v: f64) -> String {
     let size = v.abs();
     if size >= 10_000.0 {
         format!("{:.0}k", v / 1000.0)
-    } else if size >= 100.0 || v == 0.0 {
+    } else if size >= 100.0 || (v.fract() == 0.0) {
         format!("{v:.0}")
     } else if size >= 1.0 {
         format!("{v:.1}")

@@ -157,18 +157,13 @@ pub(super) fn fit(
             metrics.add("num_tokens", state.tokens, 1.0);
             metrics.add("tokens_per_s", speed, 1.0);
             state.history.log(state.step, metrics.means(""));
-            if config.progress {
-                print_progress(
-                    objective,
-                    config,
-                    &state,
-                    clock.elapsed().as_secs_f64() / (state.step - first_step) as f64,
-                );
-            }
         }
         if state.step.is_multiple_of(config.eval_every) || last {
             evaluate(objective, model, &mut state, &mut best)?;
             stopped_early = config.patience.is_some_and(|p| state.evaluations_without_gain >= p);
+        }
+        if log && config.progress {
+            print_progress(objective, config, &state, clock.elapsed().as_secs_f64() / (state.step - first_step) as f64);
         }
         if let Some(path) = &config.checkpoint
             && (state.step.is_multiple_of(config.checkpoint_every) || state.step == end || stopped_early)
@@ -271,7 +266,7 @@ fn print_progress(objective: &dyn Objective, config: &TrainConfig, state: &State
     let shown: Vec<String> = objective
         .headline()
         .iter()
-        .filter_map(|name| state.history.last(name).map(|value| format!("{name} {value:.3}")))
+        .filter_map(|name| Some(format!("{name} {:.3}", state.history.records.last()?.metrics.get(*name)?)))
         .collect();
     println!(
         "{}  step {:>4}/{}  {}  {:.0} tokens/s  left {}:{:02}",
