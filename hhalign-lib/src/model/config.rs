@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Sizes and rates of a [`Gpt`].
+/// Sizes and rates of a [`Gpt`](super::Gpt).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GptConfig {
     /// Ids in the vocabulary: V.

@@ -40,6 +40,7 @@ fn dpo_loss(history: &History) -> Panel {
         .line("training", history.series("loss"))
         .line("held out", history.series("eval_loss"))
         .level(chance, "policy = reference")
+        .legend(Corner::MiddleRight)
 }
 
 fn accuracy(history: &History) -> Panel {
@@ -47,7 +48,7 @@ fn accuracy(history: &History) -> Panel {
         .line("training", history.series("rewards/accuracies"))
         .line("held out", history.series("eval_rewards/accuracies"))
         .level(0.5, "chance")
-        .legend(Corner::LowerRight)
+        .legend(Corner::MiddleRight)
 }
 
 /// Both runs in one picture: `training_curves.png`.

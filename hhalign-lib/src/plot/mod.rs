@@ -52,8 +52,8 @@ pub enum Corner {
     /// Falling curves leave it free.
     #[default]
     UpperRight,
-    /// Rising curves leave it free.
-    LowerRight,
+    /// Curves that end high or low leave it free.
+    MiddleRight,
     /// Curves that part to the right leave it free.
     LowerLeft,
 }
@@ -324,7 +324,7 @@ impl Panel {
                 .configure_series_labels()
                 .position(match self.legend {
                     Corner::UpperRight => SeriesLabelPosition::UpperRight,
-                    Corner::LowerRight => SeriesLabelPosition::LowerRight,
+                    Corner::MiddleRight => SeriesLabelPosition::MiddleRight,
                     Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
                 })
                 .label_font(("sans-serif", 12 * scale).into_font().color(&ink))
