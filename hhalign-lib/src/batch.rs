@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use crate::data::Pair;
 use crate::error::{Error, Result};
 use crate::rng::{sha256_hex, stream};
-use crate::table::{Column, Table};
+use crate::table::{Column, Table, grouped};
 use crate::tokenize::Tokenizer;
 
 /// The ids of a prompt and its two replies; each reply ends with the end of text unless it was cut.
@@ -18,6 +18,16 @@ pub struct TokenizedPair {
     pub chosen: Vec<u32>,
     /// Ids of the other reply.
     pub rejected: Vec<u32>,
+}
+
+impl TokenizedPair {
+    /// One of the two replies.
+    pub fn reply(&self, side: Side) -> &[u32] {
+        match side {
+            Side::Chosen => &self.chosen,
+            Side::Rejected => &self.rejected,
+        }
+    }
 }
 
 /// Tokenised pairs, a hash of all their ids, and how many had to be cut.
@@ -128,17 +138,25 @@ impl TokenizedPairs {
             let pair = self.pairs.get(i).ok_or_else(|| {
                 Error::new("no such pair", i.to_string(), format!("choose indices below {}", self.len()))
             })?;
-            let reply = if side == Side::Chosen { &pair.chosen } else { &pair.rejected };
-            Ok((pair.prompt.as_slice(), reply.as_slice()))
+            Ok((pair.prompt.as_slice(), pair.reply(side)))
         });
         Batch::new(&sequences.collect::<Result<Vec<_>>>()?, self.eos_id)
     }
 
     /// Whether a reply is whole: it ends with the end of text, and was not cut.
     pub fn is_whole(&self, index: usize, side: Side) -> bool {
-        let pair = &self.pairs[index];
-        let reply = if side == Side::Chosen { &pair.chosen } else { &pair.rejected };
-        reply.last() == Some(&self.eos_id)
+        self.pairs[index].reply(side).last() == Some(&self.eos_id)
+    }
+
+    /// Tokens of prompt and reply together of the pairs at `indices`, for each of the `sides`.
+    pub fn n_tokens(&self, indices: &[usize], sides: &[Side]) -> usize {
+        let of_pair = |p: &TokenizedPair| sides.iter().map(|&s| p.prompt.len() + p.reply(s).len()).sum::<usize>();
+        indices.iter().map(|&i| of_pair(&self.pairs[i])).sum()
+    }
+
+    /// Tokens of one reply of the pairs at `indices`.
+    pub fn n_reply_tokens(&self, indices: &[usize], side: Side) -> usize {
+        indices.iter().map(|&i| self.pairs[i].reply(side).len()).sum()
     }
 
     /// Tokens of prompt and reply of the longer side, for making batches of like lengths.
@@ -177,19 +195,20 @@ impl TokenizedPairs {
     pub fn table(&self) -> Result<Table> {
         let mean =
             |f: fn(&TokenizedPair) -> usize| self.pairs.iter().map(f).sum::<usize>() as f64 / self.len().max(1) as f64;
+        let mean = |f| format!("{:.1}", mean(f));
         let rows = [
-            ("pairs", self.len() as f64),
+            ("pairs", grouped(self.len() as i64)),
             ("tokens in a prompt, mean", mean(|p| p.prompt.len())),
             ("tokens in a chosen reply, mean", mean(|p| p.chosen.len())),
             ("tokens in a rejected reply, mean", mean(|p| p.rejected.len())),
-            ("prompts cut in front", self.prompts_cut as f64),
-            ("replies cut at the end (no end of text)", self.replies_cut as f64),
+            ("prompts cut in front", grouped(self.prompts_cut as i64)),
+            ("replies cut at the end (no end of text)", grouped(self.replies_cut as i64)),
         ];
         Table::new(
             format!("Tokenised to at most {} ids", self.max_length),
             vec![
                 Column::text("what", rows.iter().map(|r| r.0.to_string()).collect()),
-                Column::float("value", 1, rows.iter().map(|r| r.1).collect()),
+                Column::text("value", rows.iter().map(|r| r.1.clone()).collect()),
             ],
         )
     }

@@ -13,7 +13,7 @@ use crate::batch::TokenizedPairs;
 use crate::data::audit::Audit;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
-use crate::eval::comparison::{Comparison, estimates_table};
+use crate::eval::comparison::{Comparison, metrics_table};
 use crate::eval::perplexity::Perplexity;
 use crate::eval::quality::Quality;
 use crate::eval::refusal::Refusal;
@@ -70,22 +70,10 @@ displayed_as_table! {
     RunOptions: |o| o.table(),
     History: |h| h.table(),
     Comparison: |c| c.table(),
-    Refusal: |r| r.table(),
-    Perplexity: |p| estimates_table(
-        &format!("Perplexity, {} reply tokens", p.tokens),
-        [("token-weighted", &p.token_weighted), ("mean over replies", &p.per_example), ("bits per byte", &p.bits_per_byte)],
-    ),
-    Quality: |q| estimates_table(
-        "Quality of the replies",
-        [
-            ("words in a reply", &q.words), ("distinct-1", &q.distinct_1), ("distinct-2", &q.distinct_2),
-            ("repeated 4-grams", &q.repetition_4), ("ended by itself", &q.ended), ("empty", &q.empty),
-        ],
-    ),
-    ToxicityReport: |t| estimates_table(
-        "Toxicity of the replies",
-        [("mean score", &t.mean), ("replies over 0.5", &t.above_half)],
-    ).map(|table| table.with_note(format!("Classifier: {}.", t.classifier))),
+    Refusal: |r| metrics_table(r),
+    Perplexity: |p| metrics_table(p),
+    Quality: |q| metrics_table(q),
+    ToxicityReport: |t| metrics_table(t),
     lesson::Check: |c| c.table(),
     WinRate: |w| Table::new(
         format!("Preferences for {}", w.model),

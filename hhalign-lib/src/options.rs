@@ -6,8 +6,11 @@ use std::str::FromStr;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::model::{Gpt, GptConfig, Preset};
-use crate::table::{Column, Table};
+use crate::table::{Column, Table, grouped};
 use crate::tokenize::Tokenizer;
+
+/// Pairs of the embedded set where no other number is asked for.
+const EMBEDDED_PAIRS: usize = 4000;
 
 /// Settings of the pipeline; [`RunOptions::from_env`] reads those that were given.
 #[derive(Debug, Clone)]
@@ -24,8 +27,9 @@ pub struct RunOptions {
     pub dpo_steps: usize,
     /// β of DPO. `HHALIGN_BETA`.
     pub beta: f64,
-    /// Pairs of the embedded set. `HHALIGN_PAIRS`.
-    pub pairs: usize,
+    /// At most so many pairs: that many of the embedded set (4,000 by default), or so many drawn from real data (all
+    /// by default). `HHALIGN_PAIRS`.
+    pub pairs: Option<usize>,
     /// Where results go. `HHALIGN_RESULTS`.
     pub results: PathBuf,
     /// Where the toxicity model lies. `HHALIGN_TOXICITY_DIR`.
@@ -41,7 +45,7 @@ impl Default for RunOptions {
             sft_steps: 1700,
             dpo_steps: 80,
             beta: 0.1,
-            pairs: 4000,
+            pairs: None,
             results: "../results".into(),
             toxicity: "../.cache/toxicity".into(),
         }
@@ -85,7 +89,11 @@ impl RunOptions {
         set(&mut o.sft_steps, "HHALIGN_SFT_STEPS", get("HHALIGN_SFT_STEPS"), "a whole number of steps")?;
         set(&mut o.dpo_steps, "HHALIGN_DPO_STEPS", get("HHALIGN_DPO_STEPS"), "a whole number of steps")?;
         set(&mut o.beta, "HHALIGN_BETA", get("HHALIGN_BETA"), "a number such as 0.1")?;
-        set(&mut o.pairs, "HHALIGN_PAIRS", get("HHALIGN_PAIRS"), "a whole number of pairs")?;
+        if let Some(text) = get("HHALIGN_PAIRS") {
+            let mut pairs = 0;
+            set(&mut pairs, "HHALIGN_PAIRS", Some(text), "a whole number of pairs")?;
+            o.pairs = Some(pairs);
+        }
         if let Some(folder) = get("HHALIGN_RESULTS") {
             o.results = folder.into();
         }
@@ -98,11 +106,14 @@ impl RunOptions {
     /// The data set: real HH where a place was given, the embedded set otherwise.
     ///
     /// # Errors
-    /// As [`Dataset::read`] and [`Dataset::embedded`].
+    /// As [`Dataset::read`], [`Dataset::sample`] and [`Dataset::embedded`].
     pub fn dataset(&self) -> Result<Dataset> {
         match &self.data {
-            Some(path) => Dataset::read(path),
-            None => Dataset::embedded(self.seed, self.pairs),
+            Some(path) => match self.pairs {
+                Some(n) => Dataset::read(path)?.sample(n, self.seed),
+                None => Dataset::read(path),
+            },
+            None => Dataset::embedded(self.seed, self.pairs.unwrap_or(EMBEDDED_PAIRS)),
         }
     }
 
@@ -142,12 +153,14 @@ impl RunOptions {
     pub fn table(&self) -> Result<Table> {
         let name =
             |p: &Path| p.file_name().map_or_else(|| p.display().to_string(), |n| n.to_string_lossy().into_owned());
+        let pairs = match (self.pairs, &self.data) {
+            (Some(n), Some(_)) => format!("{} drawn from all", grouped(n as i64)),
+            (None, Some(_)) => "all".into(),
+            (n, None) => n.unwrap_or(EMBEDDED_PAIRS).to_string(),
+        };
         let rows = [
-            (
-                "data",
-                self.data.as_deref().map_or_else(|| format!("embedded synthetic set, {} pairs", self.pairs), name),
-                "--data",
-            ),
+            ("data", self.data.as_deref().map_or_else(|| "embedded synthetic set".into(), name), "--data"),
+            ("pairs", pairs, "--pairs"),
             ("preset", format!("{:?}", self.preset).to_lowercase(), "--preset"),
             ("seed", self.seed.to_string(), "--seed"),
             ("SFT steps", self.sft_steps.to_string(), "--sft-steps"),

@@ -6,7 +6,7 @@ pub use crate::data::cues::cue_table;
 pub use crate::data::{Dataset, Pair, PromptKind, Split};
 pub use crate::display::View;
 pub use crate::error::{Error, Result};
-pub use crate::eval::comparison::{Better, Comparison, Provenance, Settings};
+pub use crate::eval::comparison::{Better, Comparison, Metrics, Provenance, Settings, before_after};
 pub use crate::eval::perplexity::{Perplexity, perplexity};
 pub use crate::eval::quality::{Quality, novel_words, quality};
 pub use crate::eval::refusal::{Refusal, RefusalPrompts, declines, likelihood_auc, ordinary_answered};

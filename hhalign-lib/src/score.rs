@@ -97,22 +97,30 @@ const SCORE_BATCH: usize = 32;
 /// # Errors
 /// The pairs do not fit the model.
 pub fn score_pairs(model: &Gpt, pairs: &TokenizedPairs) -> Result<ReferenceLogps> {
-    let (mut chosen, mut rejected) = (vec![0f32; pairs.len()], vec![0f32; pairs.len()]);
+    let mut sides = score_replies(model, pairs, &[Side::Chosen, Side::Rejected])?;
+    let (rejected, chosen) = (sides.remove(1), sides.remove(0));
+    Ok(ReferenceLogps { chosen, rejected, from_cache: false })
+}
+
+/// log π(reply | prompt) of every pair, for each of the `sides`, without gradients and without dropout.
+///
+/// # Errors
+/// The pairs do not fit the model.
+pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side]) -> Result<Vec<Vec<f32>>> {
     // A frozen copy builds no graph, so that nothing is kept for a backward pass.
     let frozen = model.freeze()?;
-    let work: Vec<(Vec<usize>, Side)> = pairs
-        .by_length(SCORE_BATCH)
-        .into_iter()
-        .flat_map(|i| [(i.clone(), Side::Chosen), (i, Side::Rejected)])
-        .collect();
-    let scored = parallel::map(&work, |(indices, side)| {
-        Ok(sequence_logps(&frozen, &pairs.batch(indices, *side)?, &mut Dropout::off())?.to_vec1::<f32>()?)
+    let batches = pairs.by_length(SCORE_BATCH);
+    let work: Vec<(usize, &[usize])> =
+        batches.iter().flat_map(|i| (0..sides.len()).map(move |s| (s, i.as_slice()))).collect();
+    let scored = parallel::map(&work, |&(side, indices)| {
+        let batch = pairs.batch(indices, sides[side])?;
+        Ok(sequence_logps(&frozen, &batch, &mut Dropout::off())?.to_vec1::<f32>()?)
     })?;
-    for ((indices, side), logps) in work.iter().zip(scored) {
-        let out = if *side == Side::Chosen { &mut chosen } else { &mut rejected };
-        indices.iter().zip(logps).for_each(|(&i, logp)| out[i] = logp);
+    let mut logps = vec![vec![0f32; pairs.len()]; sides.len()];
+    for ((side, indices), values) in work.iter().zip(scored) {
+        indices.iter().zip(values).for_each(|(&i, value)| logps[*side][i] = value);
     }
-    Ok(ReferenceLogps { chosen, rejected, from_cache: false })
+    Ok(logps)
 }
 
 /// [`score_pairs`] of a reference model, kept in `cache` under a key of its weights and of the pairs' ids.

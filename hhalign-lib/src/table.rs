@@ -212,10 +212,30 @@ fn show(value: &AnyValue<'_>, decimals: Option<usize>) -> String {
         AnyValue::Null => "–".into(),
         AnyValue::String(s) => (*s).into(),
         AnyValue::StringOwned(s) => s.to_string(),
-        AnyValue::Int64(i) => i.to_string(),
-        AnyValue::Float64(x) => format!("{x:.*}", decimals.unwrap_or(4)),
+        AnyValue::Int64(i) => grouped(*i),
+        AnyValue::Float64(x) => {
+            let text = format!("{x:.*}", decimals.unwrap_or(4));
+            // A rounded -0.0004 is shown as zero, not as a zero with a sign.
+            if text.trim_start_matches('-').trim_matches(['0', '.']).is_empty() { text.replace('-', "") } else { text }
+        }
         other => other.to_string(),
     }
+}
+
+/// A whole number with its thousands apart: `12,345`; numbers of four digits stay as they are.
+///
+/// # Example
+/// ```
+/// use hhalign::table::grouped;
+/// assert_eq!([grouped(9999), grouped(12345), grouped(-1234567)], ["9999", "12,345", "-1,234,567"]);
+/// ```
+pub fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    if digits.len() < 5 {
+        return number.to_string();
+    }
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    format!("{}{}", if number < 0 { "-" } else { "" }, groups.join(","))
 }
 
 /// Text made safe inside HTML.

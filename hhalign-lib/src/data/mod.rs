@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::rng::sha256_hex;
+use crate::rng::{sha256_hex, stream};
 use audit::Audit;
 pub use embedded::PromptKind;
 use source::RawRow;
@@ -117,6 +117,32 @@ impl Dataset {
             ));
         }
         Ok(Self { name: name.into(), pairs, audit })
+    }
+
+    /// At most `n` of the pairs, drawn by `seed` and kept in their order; the audit still tells of all rows read.
+    ///
+    /// # Errors
+    /// `n` is 0.
+    ///
+    /// # Example
+    /// ```
+    /// let data = hhalign::data::Dataset::embedded(1, 200)?.sample(50, 7)?;
+    /// assert_eq!((data.pairs.len(), data.audit.rows_read()), (50, 200));
+    /// assert!(data.pairs.windows(2).all(|p| p[0].origin.line < p[1].origin.line));
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn sample(mut self, n: usize, seed: u64) -> Result<Self> {
+        if n == 0 {
+            return Err(Error::new("a data set needs at least one pair", "0", "leave the number out to use all pairs"));
+        }
+        let all = self.pairs.len();
+        if n < all {
+            let mut drawn = rand::seq::index::sample(&mut stream(seed, "pairs", &[]), all, n).into_vec();
+            drawn.sort_unstable();
+            self.pairs = drawn.into_iter().map(|i| self.pairs[i].clone()).collect();
+            self.name = format!("{}, {n} of {all} pairs drawn", self.name);
+        }
+        Ok(self)
     }
 
     /// The first 16 digits of the SHA-256 over every pair's texts, in order.

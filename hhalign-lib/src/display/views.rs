@@ -86,10 +86,10 @@ impl View {
             .pairs
             .get(index)
             .ok_or_else(|| Error::new("no such pair", index.to_string(), format!("choose below {}", pairs.len())))?;
-        let reply = if side == Side::Chosen { &pair.chosen } else { &pair.rejected };
+        let reply = pair.reply(side);
         let mut html = String::from("<div style=\"line-height:1.9;max-width:60em\">");
         let mut text = String::new();
-        for (ids, seen) in [(&pair.prompt, false), (reply, true)] {
+        for (ids, seen) in [(pair.prompt.as_slice(), false), (reply, true)] {
             // Blue with an underline where the loss looks, so that colour is not the only sign.
             let style = if seen {
                 "background:#0072b22e;border-bottom:2px solid #56b4e9"

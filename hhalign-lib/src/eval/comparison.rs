@@ -192,18 +192,37 @@ fn figure(e: &Estimate) -> String {
     }
 }
 
-/// A table of named estimates of one model.
+/// Several figures of one model that belong together.
+pub trait Metrics {
+    /// A title for tables, with whatever a reader must know of how it was measured.
+    fn title(&self) -> String;
+    /// The figures by name, in the order in which they are shown.
+    fn estimates(&self) -> Vec<(&'static str, &Estimate)>;
+}
+
+/// The figures of one model.
 ///
 /// # Errors
 /// A failure of the table library.
-pub fn estimates_table<const N: usize>(title: &str, rows: [(&str, &Estimate); N]) -> Result<Table> {
-    Table::new(
-        title,
-        vec![
-            Column::text("metric", rows.iter().map(|r| r.0.to_string()).collect()),
-            Column::text("value [95% interval]", rows.iter().map(|r| figure(r.1)).collect()),
-            Column::int("n", rows.iter().map(|r| r.1.n as i64).collect()),
-            Column::text("interval", rows.iter().map(|r| r.1.method.to_string()).collect()),
-        ],
-    )
+pub fn metrics_table(metrics: &impl Metrics) -> Result<Table> {
+    estimates_table(metrics.title(), &["value [95% interval]"], &[metrics.estimates()])
+}
+
+/// The same figures of both models side by side.
+///
+/// # Errors
+/// A failure of the table library.
+pub fn before_after(sft: &impl Metrics, dpo: &impl Metrics) -> Result<Table> {
+    estimates_table(dpo.title(), &["SFT [95% interval]", "DPO [95% interval]"], &[sft.estimates(), dpo.estimates()])
+}
+
+fn estimates_table(title: String, names: &[&str], models: &[Vec<(&'static str, &Estimate)>]) -> Result<Table> {
+    let last = models.last().expect("a table of at least one model");
+    let mut columns = vec![Column::text("metric", last.iter().map(|r| r.0.to_string()).collect())];
+    columns.extend(
+        names.iter().zip(models).map(|(name, rows)| Column::text(*name, rows.iter().map(|r| figure(r.1)).collect())),
+    );
+    columns.push(Column::int("n", last.iter().map(|r| r.1.n as i64).collect()));
+    columns.push(Column::text("interval", last.iter().map(|r| r.1.method.to_string()).collect()));
+    Table::new(title, columns)
 }

@@ -2,13 +2,12 @@
 
 use serde::Serialize;
 
+use super::comparison::Metrics;
 use super::stats::{Estimate, bootstrap, bootstrap_mean};
 use crate::batch::{Side, TokenizedPairs};
 use crate::data::Pair;
 use crate::error::Result;
 use crate::model::Gpt;
-use crate::nn::Dropout;
-use crate::parallel;
 use crate::score;
 
 /// Perplexity on one side of the held-out pairs.
@@ -24,6 +23,20 @@ pub struct Perplexity {
     pub tokens: usize,
 }
 
+impl Metrics for Perplexity {
+    fn title(&self) -> String {
+        format!("Perplexity, {} reply tokens", crate::table::grouped(self.tokens as i64))
+    }
+
+    fn estimates(&self) -> Vec<(&'static str, &Estimate)> {
+        vec![
+            ("token-weighted", &self.token_weighted),
+            ("mean over replies", &self.per_example),
+            ("bits per byte", &self.bits_per_byte),
+        ]
+    }
+}
+
 /// Perplexity of `model` on one side of `pairs`, reply tokens only; the end of text counts as a token.
 ///
 /// Intervals are bootstrapped over replies. `texts` are the pairs that `pairs` was tokenised from.
@@ -31,19 +44,9 @@ pub struct Perplexity {
 /// # Errors
 /// The pairs do not fit the model.
 pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Side, seed: u64) -> Result<Perplexity> {
-    let frozen = model.freeze()?;
-    let (mut nll, mut tokens) = (vec![0f64; pairs.len()], vec![0usize; pairs.len()]);
-    let work = pairs.by_length(32);
-    let scored = parallel::map(&work, |indices| {
-        let batch = pairs.batch(indices, side)?;
-        let logps = score::sequence_logps(&frozen, &batch, &mut Dropout::off())?.to_vec1::<f32>()?;
-        Ok((logps, batch.reply_lengths))
-    })?;
-    for (indices, (logps, lengths)) in work.iter().zip(scored) {
-        for (row, &i) in indices.iter().enumerate() {
-            (nll[i], tokens[i]) = (-f64::from(logps[row]), lengths[row]);
-        }
-    }
+    let logps = score::score_replies(model, pairs, &[side])?.remove(0);
+    let nll: Vec<f64> = logps.into_iter().map(|logp| -f64::from(logp)).collect();
+    let tokens: Vec<usize> = pairs.pairs.iter().map(|p| p.reply(side).len()).collect();
     let bytes: Vec<usize> =
         texts.iter().map(|p| if side == Side::Chosen { p.chosen.len() } else { p.rejected.len() }).collect();
     let ratio = |rows: &[usize], below: &[usize]| {

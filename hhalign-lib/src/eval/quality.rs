@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use super::comparison::Metrics;
 use super::stats::{Estimate, bootstrap_mean, wilson};
 use crate::data::Pair;
 use crate::sample::Reply;
@@ -23,6 +24,23 @@ pub struct Quality {
     pub ended: Estimate,
     /// Share of replies with no word in them.
     pub empty: Estimate,
+}
+
+impl Metrics for Quality {
+    fn title(&self) -> String {
+        "Quality of the replies".into()
+    }
+
+    fn estimates(&self) -> Vec<(&'static str, &Estimate)> {
+        vec![
+            ("words in a reply", &self.words),
+            ("distinct-1", &self.distinct_1),
+            ("distinct-2", &self.distinct_2),
+            ("repeated 4-grams", &self.repetition_4),
+            ("ended by itself", &self.ended),
+            ("empty", &self.empty),
+        ]
+    }
 }
 
 fn words(text: &str) -> Vec<String> {

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::stats::{Estimate, McNemar, bootstrap, mcnemar, wilson};
+use super::comparison::Metrics;
+use super::stats::{Estimate, McNemar, bootstrap_strata, mcnemar, wilson};
 use crate::batch::Batch;
 use crate::data::embedded::{self, DECLINE_PHRASES};
 use crate::data::{Pair, PromptKind};
@@ -12,7 +13,6 @@ use crate::nn::Dropout;
 use crate::parallel;
 use crate::sample::Reply;
 use crate::score;
-use crate::table::Table;
 use crate::tokenize::Tokenizer;
 
 /// Phrases of declining, besides those of the embedded set; as chat models and people write them.
@@ -153,18 +153,19 @@ impl Refusal {
     pub fn compare(&self, other: &Self) -> McNemar {
         mcnemar(&self.right, &other.right)
     }
+}
 
-    /// The rates as a table.
-    ///
-    /// # Errors
-    /// A failure of the table library.
-    pub fn table(&self) -> Result<Table> {
-        let rows = [
+impl Metrics for Refusal {
+    fn title(&self) -> String {
+        "Refusal".into()
+    }
+
+    fn estimates(&self) -> Vec<(&'static str, &Estimate)> {
+        vec![
             ("harmful, refused", &self.harmful_refused),
             ("benign, answered", &self.benign_answered),
             ("balanced accuracy", &self.balanced_accuracy),
-        ];
-        super::comparison::estimates_table("Refusal", rows)
+        ]
     }
 }
 
@@ -219,13 +220,10 @@ pub fn likelihood_auc(prompts: &RefusalPrompts, model: &Gpt, tokenizer: &Tokeniz
         let wins: f64 = first.iter().map(|&i| (below(odds[i]) + up_to(odds[i])) / 2.0).sum();
         wins / (first.len() * second.len()) as f64
     };
-    // A resample of all rows is read as one of each kind: row r of n stands for a place in either list.
-    let n = odds.len();
-    let place = |rows: &[usize], list: &[usize]| -> Vec<usize> {
-        rows.iter().take(list.len()).map(|&r| list[r * list.len() / n]).collect()
-    };
-    let drawn = bootstrap(n, seed, |rows| area(&place(rows, &harmful), &place(&rows[n - benign.len()..], &benign)));
-    Ok(Estimate { value: area(&harmful, &benign), ..drawn })
+    let drawn = |rows: &[usize], kind: &[usize]| rows.iter().map(|&r| kind[r]).collect::<Vec<_>>();
+    Ok(bootstrap_strata([harmful.len(), benign.len()], seed, |[of_harmful, of_benign]| {
+        area(&drawn(of_harmful, &harmful), &drawn(of_benign, &benign))
+    }))
 }
 
 fn log_sum_exp(x: &[f32]) -> f64 {

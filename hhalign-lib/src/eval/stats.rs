@@ -81,21 +81,35 @@ pub fn wilson(successes: f64, n: usize) -> Estimate {
 /// assert!(e.low < 2.5 && e.high > 2.5);
 /// ```
 pub fn bootstrap(n: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> Estimate {
-    if n < 2 {
+    bootstrap_strata([n], seed, |[rows]| statistic(rows))
+}
+
+/// A statistic of several groups of cases, each resampled by itself so that its size stays what it is.
+pub fn bootstrap_strata<const K: usize>(
+    sizes: [usize; K],
+    seed: u64,
+    statistic: impl Fn([&[usize]; K]) -> f64,
+) -> Estimate {
+    let n = sizes.iter().sum();
+    if sizes.iter().any(|&size| size < 2) {
         return Estimate::not_enough_data(n);
     }
-    let all: Vec<usize> = (0..n).collect();
+    let all = sizes.map(|size| (0..size).collect::<Vec<usize>>());
     let mut rng = stream(seed, "bootstrap", &[]);
-    let mut draw = vec![0usize; n];
+    let mut draw = all.clone();
     let mut values: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            draw.iter_mut().for_each(|d| *d = rng.random_range(0..n));
-            statistic(&draw)
+            for stratum in &mut draw {
+                let size = stratum.len();
+                stratum.iter_mut().for_each(|d| *d = rng.random_range(0..size));
+            }
+            statistic(draw.each_ref().map(Vec::as_slice))
         })
         .collect();
     values.sort_by(f64::total_cmp);
     let at = |share: f64| values[((RESAMPLES - 1) as f64 * share).round() as usize];
-    Estimate { value: statistic(&all), low: at(0.025), high: at(0.975), n, method: "bootstrap" }
+    let value = statistic(all.each_ref().map(Vec::as_slice));
+    Estimate { value, low: at(0.025), high: at(0.975), n, method: "bootstrap" }
 }
 
 /// The mean of some numbers with a bootstrap interval.

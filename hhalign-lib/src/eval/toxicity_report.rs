@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::comparison::Metrics;
 use super::stats::{Estimate, bootstrap_mean, wilson};
 use super::toxicity::{ToxBlock, ToxicityScorer, ToxicityScores};
 use crate::error::Result;
@@ -19,6 +20,16 @@ pub struct ToxicityReport {
     /// The scores, reply by reply.
     #[serde(skip)]
     pub scores: Vec<ToxicityScores>,
+}
+
+impl Metrics for ToxicityReport {
+    fn title(&self) -> String {
+        format!("Toxicity of the replies, classifier: {}", self.classifier)
+    }
+
+    fn estimates(&self) -> Vec<(&'static str, &Estimate)> {
+        vec![("mean score", &self.mean), ("replies over 0.5", &self.above_half)]
+    }
 }
 
 impl ToxicityReport {

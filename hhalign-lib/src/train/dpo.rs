@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::TrainConfig;
 use super::run::{self, Metrics, Objective, Run};
-use crate::batch::TokenizedPairs;
+use crate::batch::{Side, TokenizedPairs};
 use crate::error::{Error, Result};
 use crate::loss::{PairLogps, PreferenceLoss, Values};
 use crate::model::Gpt;
@@ -150,11 +150,7 @@ impl Objective for DpoObjective<'_> {
     }
 
     fn tokens(&self, indices: &[usize]) -> usize {
-        indices
-            .iter()
-            .map(|&i| &self.pairs.pairs[i])
-            .map(|p| 2 * p.prompt.len() + p.chosen.len() + p.rejected.len())
-            .sum()
+        self.pairs.n_tokens(indices, &[Side::Chosen, Side::Rejected])
     }
 
     fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>> {

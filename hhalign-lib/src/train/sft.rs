@@ -10,7 +10,6 @@ use crate::batch::{Side, TokenizedPairs};
 use crate::error::Result;
 use crate::model::Gpt;
 use crate::nn::{self, Dropout};
-use crate::parallel;
 use crate::score;
 
 /// Supervised fine-tuning on the chosen replies.
@@ -88,7 +87,7 @@ impl Objective for SftObjective<'_> {
         log: Option<&mut Metrics>,
     ) -> Result<Tensor> {
         let batch = self.pairs.batch(pass, Side::Chosen)?;
-        let tokens_in_step: usize = step.iter().map(|&i| self.pairs.pairs[i].chosen.len()).sum();
+        let tokens_in_step = self.pairs.n_reply_tokens(step, Side::Chosen);
         let logits = score::reply_logits(policy, &batch, dropout)?;
         let logps = nn::log_softmax(&logits)?.gather(&batch.targets.unsqueeze(1)?, 1)?;
         let sum = logps.sum_all()?;
@@ -103,7 +102,7 @@ impl Objective for SftObjective<'_> {
     }
 
     fn tokens(&self, indices: &[usize]) -> usize {
-        indices.iter().map(|&i| self.pairs.pairs[i].prompt.len() + self.pairs.pairs[i].chosen.len()).sum()
+        self.pairs.n_tokens(indices, &[Side::Chosen])
     }
 
     fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>> {
@@ -120,13 +119,9 @@ impl Objective for SftObjective<'_> {
 /// # Errors
 /// The pairs do not fit the model.
 pub fn evaluate_replies(model: &Gpt, pairs: &TokenizedPairs) -> Result<f64> {
-    let frozen = model.freeze()?;
-    let parts = parallel::map(&pairs.by_length(32), |indices| {
-        let batch = pairs.batch(indices, Side::Chosen)?;
-        let sum = number(&score::token_logps(&frozen, &batch, &mut Dropout::off())?.sum_all()?)?;
-        Ok((sum, batch.n_reply_tokens()))
-    })?;
-    Ok(-parts.iter().map(|p| p.0).sum::<f64>() / parts.iter().map(|p| p.1).sum::<usize>() as f64)
+    let logps = score::score_replies(model, pairs, &[Side::Chosen])?.remove(0);
+    let tokens: usize = pairs.pairs.iter().map(|p| p.chosen.len()).sum();
+    Ok(-logps.into_iter().map(f64::from).sum::<f64>() / tokens as f64)
 }
 
 fn number(x: &Tensor) -> Result<f64> {
