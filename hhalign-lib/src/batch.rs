@@ -5,6 +5,7 @@ use rand::seq::SliceRandom;
 
 use crate::data::Pair;
 use crate::error::{Error, Result};
+use crate::fused::Packed;
 use crate::rng::{sha256_hex, stream};
 use crate::table::{Column, Table, grouped};
 use crate::tokenize::Tokenizer;
@@ -103,20 +104,26 @@ impl TokenizedPairs {
                 cut.0 += 1;
             }
         }
-        let bytes: Vec<u8> = tokenized
+        let mut pairs = Self::from_ids(tokenized, max_length, tokenizer.eos_id());
+        (pairs.prompts_cut, pairs.replies_cut) = cut;
+        Ok(pairs)
+    }
+
+    /// Pairs that are ids already.
+    pub fn from_ids(pairs: Vec<TokenizedPair>, max_length: usize, eos_id: u32) -> Self {
+        let bytes: Vec<u8> = pairs
             .iter()
             .flat_map(|p| [&p.prompt, &p.chosen, &p.rejected])
             .flat_map(|ids| ids.iter().flat_map(|id| id.to_le_bytes()).chain([0xff; 4]))
             .collect();
         let hash = sha256_hex([bytes.as_slice()], 16);
-        Ok(Self {
-            pairs: tokenized,
-            hash,
-            max_length,
-            prompts_cut: cut.0,
-            replies_cut: cut.1,
-            eos_id: tokenizer.eos_id(),
-        })
+        Self { pairs, hash, max_length, prompts_cut: 0, replies_cut: 0, eos_id }
+    }
+
+    /// The first `n` pairs, or all where there are fewer.
+    #[must_use]
+    pub fn head(&self, n: usize) -> Self {
+        Self { pairs: self.pairs.iter().take(n).cloned().collect(), ..self.clone() }
     }
 
     /// How many pairs.
@@ -129,18 +136,47 @@ impl TokenizedPairs {
         self.pairs.is_empty()
     }
 
+    fn pair(&self, index: usize) -> Result<&TokenizedPair> {
+        let missing = || Error::new("no such pair", index.to_string(), format!("choose indices below {}", self.len()));
+        self.pairs.get(index).ok_or_else(missing)
+    }
+
     /// A batch of one reply of each of the pairs at `indices`.
     ///
     /// # Errors
     /// An index outside, or no index at all.
     pub fn batch(&self, indices: &[usize], side: Side) -> Result<Batch> {
-        let sequences = indices.iter().map(|&i| {
-            let pair = self.pairs.get(i).ok_or_else(|| {
-                Error::new("no such pair", i.to_string(), format!("choose indices below {}", self.len()))
-            })?;
-            Ok((pair.prompt.as_slice(), pair.reply(side)))
-        });
-        Batch::new(&sequences.collect::<Result<Vec<_>>>()?, self.eos_id)
+        self.batch_of(indices, &[side])
+    }
+
+    /// A batch of some replies of each of the pairs at `indices`: all of the first pair, all of the second, and so on.
+    ///
+    /// # Errors
+    /// An index outside, or no index at all.
+    pub fn batch_of(&self, indices: &[usize], sides: &[Side]) -> Result<Batch> {
+        let mut sequences = vec![];
+        for &i in indices {
+            let pair = self.pair(i)?;
+            sequences.extend(sides.iter().map(|&side| (pair.prompt.as_slice(), pair.reply(side))));
+        }
+        Batch::new(&sequences, self.eos_id)
+    }
+
+    /// The same sequences for the fast path: without padding, and where `share_prompts` with one prompt for all replies
+    /// of a pair.
+    ///
+    /// # Errors
+    /// An index outside, or an empty prompt or reply.
+    pub fn packed(&self, indices: &[usize], sides: &[Side], share_prompts: bool) -> Result<Packed> {
+        let mut packed = Packed::default();
+        for &i in indices {
+            let pair = self.pair(i)?;
+            let replies: Vec<&[u32]> = sides.iter().map(|&side| pair.reply(side)).collect();
+            for replies in replies.chunks(if share_prompts { replies.len().max(1) } else { 1 }) {
+                packed.push(&pair.prompt, replies)?;
+            }
+        }
+        Ok(packed)
     }
 
     /// Whether a reply is whole: it ends with the end of text, and was not cut.

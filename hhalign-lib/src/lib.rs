@@ -26,6 +26,8 @@ pub mod display;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod fused;
+pub mod gradients;
 pub mod lesson;
 pub mod loss;
 pub mod model;

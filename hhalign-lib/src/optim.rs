@@ -1,12 +1,17 @@
-//! AdamW with decay groups, clipping by global norm, and a cosine schedule with warm-up.
+//! AdamW with decay groups, and a cosine schedule with warm-up.
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
+use std::sync::Mutex;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::fused::on_widest;
+use crate::gradients::Gradients;
+use crate::model::{Gpt, GptConfig};
+use crate::parallel;
 
 /// Settings of [`AdamW`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,52 +32,53 @@ impl Default for AdamWConfig {
     }
 }
 
-/// AdamW over named variables, with its moments open to checkpoints.
+/// AdamW over the parameters of a model, with its moments open to checkpoints.
 ///
 /// # Source
 /// arXiv 1711.05101, algorithm 2; the order of operations is PyTorch's.
 pub struct AdamW {
     config: AdamWConfig,
     steps: usize,
-    first: BTreeMap<String, Tensor>,
-    second: BTreeMap<String, Tensor>,
+    shapes: Vec<(String, Vec<usize>)>,
+    /// First and second moment of every parameter, in the order of [`GptConfig::parameters`].
+    moments: Vec<[Vec<f32>; 2]>,
 }
 
 impl AdamW {
-    /// Fresh moments of zero for every variable.
-    ///
-    /// # Errors
-    /// A failure of the tensor library.
-    pub fn new(config: AdamWConfig, vars: &BTreeMap<String, Var>) -> Result<Self> {
-        let zeros = |_: ()| {
-            vars.iter()
-                .map(|(n, v)| Ok((n.clone(), v.as_tensor().zeros_like()?.detach())))
-                .collect::<Result<BTreeMap<_, _>>>()
-        };
-        Ok(Self { config, steps: 0, first: zeros(())?, second: zeros(())? })
+    /// Fresh moments of zero for every parameter.
+    pub fn new(config: AdamWConfig, model: &GptConfig) -> Self {
+        let shapes = model.parameters();
+        let moments = shapes.iter().map(|(_, s)| [0, 1].map(|_| vec![0.0; s.iter().product()])).collect();
+        Self { config, steps: 0, shapes, moments }
     }
 
-    /// Moments out of a checkpoint.
+    /// Moments out of a checkpoint, by the names of the parameters.
     ///
     /// # Errors
     /// A moment is missing or has another shape.
     pub fn restore(
         config: AdamWConfig,
-        vars: &BTreeMap<String, Var>,
+        model: &GptConfig,
         steps: usize,
-        first: BTreeMap<String, Tensor>,
-        second: BTreeMap<String, Tensor>,
+        first: &BTreeMap<String, Tensor>,
+        second: &BTreeMap<String, Tensor>,
     ) -> Result<Self> {
-        for moments in [&first, &second] {
-            if let Some((name, _)) = vars.iter().find(|(n, v)| moments.get(*n).is_none_or(|m| m.dims() != v.dims())) {
-                return Err(Error::new(
-                    "the checkpoint's optimiser does not fit the model",
-                    name.as_str(),
-                    "resume with the model it was saved from",
-                ));
-            }
-        }
-        Ok(Self { config, steps, first, second })
+        let shapes = model.parameters();
+        let moments = shapes.iter().map(|(name, shape)| {
+            let read = |moments: &BTreeMap<String, Tensor>| {
+                let tensor = moments.get(name).filter(|t| t.dims() == shape).ok_or_else(|| {
+                    Error::new(
+                        "the checkpoint's optimiser does not fit the model",
+                        name.as_str(),
+                        "resume with the model it was saved from",
+                    )
+                })?;
+                Ok::<_, Error>(tensor.flatten_all()?.to_vec1::<f32>()?)
+            };
+            Ok([read(first)?, read(second)?])
+        });
+        let moments = moments.collect::<Result<_>>()?;
+        Ok(Self { config, steps, shapes, moments })
     }
 
     /// Steps taken.
@@ -80,66 +86,84 @@ impl AdamW {
         self.steps
     }
 
-    /// First and second moments, by the names of the variables.
-    pub fn moments(&self) -> (&BTreeMap<String, Tensor>, &BTreeMap<String, Tensor>) {
-        (&self.first, &self.second)
-    }
-
-    /// One step: decay, moments, bias correction, update.
+    /// First (`0`) or second (`1`) moments as tensors, by the names of the parameters.
     ///
     /// # Errors
-    /// A variable without a gradient: some operation cut it off.
-    pub fn step(
-        &mut self,
-        vars: &BTreeMap<String, Var>,
-        gradients: &BTreeMap<String, Tensor>,
-        learning_rate: f64,
-    ) -> Result<()> {
+    /// A failure of the tensor library.
+    pub fn moments(&self, which: usize) -> Result<BTreeMap<String, Tensor>> {
+        let tensor = |((name, shape), moments): (&(String, Vec<usize>), &[Vec<f32>; 2])| {
+            Ok((name.clone(), Tensor::from_slice(&moments[which], shape.as_slice(), &Device::Cpu)?))
+        };
+        self.shapes.iter().zip(&self.moments).map(tensor).collect()
+    }
+
+    /// One step on gradients multiplied by `scale`: decay, moments, bias correction and update in one go over memory.
+    ///
+    /// # Errors
+    /// A frozen model, or one that is not in f32 on the CPU.
+    pub fn step(&mut self, model: &Gpt, gradients: &Gradients, scale: f64, learning_rate: f64) -> Result<()> {
         self.steps += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let correction1 = 1.0 - beta1.powi(self.steps as i32);
         let correction2 = 1.0 - beta2.powi(self.steps as i32);
-        for (name, var) in vars {
-            let gradient = gradients.get(name).ok_or_else(|| {
-                Error::new(
-                    format!("{name} received no gradient"),
-                    "nothing",
-                    "an operation in the forward pass has no backward",
-                )
+        let work: Vec<_> = self.shapes.iter().zip(&mut self.moments).zip(gradients.values()).collect();
+        let work: Vec<_> = work.into_iter().map(|((shape, m), g)| (shape, Mutex::new(m), g)).collect();
+        parallel::map(&work, |((name, shape), moments, gradient)| {
+            let var = model.vars().get(name).ok_or_else(|| {
+                Error::new("a frozen model cannot change", name.as_str(), "use Gpt::fork for a copy that can")
             })?;
-            let m = ((&self.first[name] * beta1)? + (gradient * (1.0 - beta1))?)?;
-            let v = ((&self.second[name] * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-            let decay = if var.dims().len() >= 2 { weight_decay } else { 0.0 };
-            let weight = (var.as_tensor().detach() * (1.0 - learning_rate * decay))?;
-            let divisor = ((v.sqrt()? / correction2.sqrt())? + epsilon)?;
-            var.set(&(weight - ((&m / divisor)? * (learning_rate / correction1))?)?)?;
-            self.first.insert(name.clone(), m);
-            self.second.insert(name.clone(), v);
-        }
+            let decay = if shape.len() >= 2 { weight_decay } else { 0.0 };
+            var.inplace_op1(&Update {
+                moments: Mutex::new(&mut **moments.lock().expect("each is changed by one thread")),
+                gradient,
+                scale: scale as f32,
+                betas: [beta1 as f32, beta2 as f32],
+                keep: (1.0 - learning_rate * decay) as f32,
+                rate: (learning_rate / correction1) as f32,
+                root: (1.0 / correction2.sqrt()) as f32,
+                epsilon: epsilon as f32,
+            })?;
+            Ok(())
+        })?;
         Ok(())
     }
 }
 
-/// Scales gradients so that their global norm is at most `max_norm`; returns the norm before.
-///
-/// # Errors
-/// A failure of the tensor library.
-///
-/// # Source
-/// The coefficient is PyTorch's `clip_grad_norm_`: min(1, max_norm / (norm + 1e-6)).
-pub fn clip_by_global_norm(gradients: &mut BTreeMap<String, Tensor>, max_norm: f64) -> Result<f64> {
-    let mut squares = 0f64;
-    for gradient in gradients.values() {
-        squares += gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+/// The update of one parameter.
+struct Update<'a> {
+    moments: Mutex<&'a mut [Vec<f32>; 2]>,
+    gradient: &'a [f32],
+    scale: f32,
+    betas: [f32; 2],
+    keep: f32,
+    rate: f32,
+    root: f32,
+    epsilon: f32,
+}
+
+impl InplaceOp1 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
     }
-    let norm = squares.sqrt();
-    let scale = max_norm / (norm + 1e-6);
-    if scale < 1.0 {
-        for gradient in gradients.values_mut() {
-            *gradient = (&*gradient * scale)?;
-        }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            candle_core::bail!("AdamW changes contiguous f32 parameters on the CPU");
+        };
+        let mut moments = self.moments.lock().expect("one thread");
+        let [first, second] = &mut **moments;
+        let [beta1, beta2] = self.betas;
+        let parts = values[start..end].iter_mut().zip(first).zip(second).zip(self.gradient);
+        on_widest(|| {
+            for (((weight, m), v), g) in parts {
+                let g = g * self.scale;
+                *m = *m * beta1 + g * (1.0 - beta1);
+                *v = *v * beta2 + g * g * (1.0 - beta2);
+                *weight = *weight * self.keep - self.rate * *m / (v.sqrt() * self.root + self.epsilon);
+            }
+        });
+        Ok(())
     }
-    Ok(norm)
 }
 
 /// The learning rate of a step, counted from 0: linear warm-up, then a cosine down to `min_ratio` of the peak.

@@ -1,6 +1,9 @@
 //! Work on several items at once whose results do not depend on how many threads there are.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -15,37 +18,100 @@ use crate::error::{Error, Result};
 /// # Ok::<(), hhalign::error::Error>(())
 /// ```
 pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let mut results = Vec::with_capacity(items.len());
+    for_each_in_order(items, work, |result| results.push(result))?;
+    Ok(results)
+}
+
+/// `work` on every item as in [`map`]; each result goes to `take` in the order of the items, as soon as its turn has
+/// come, so that results need not all exist at once and a sum does not depend on the number of threads.
+///
+/// # Errors
+/// As [`map`].
+pub fn for_each_in_order<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+    mut take: impl FnMut(R) + Send,
+) -> Result<()> {
+    let threads = threads().min(items.len());
     if threads <= 1 {
-        return items.iter().map(work).collect();
+        return items.iter().try_for_each(|item| work(item).map(&mut take));
     }
     let next = AtomicUsize::new(0);
-    let take = || {
-        let mut done = vec![];
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else {
-                return done;
-            };
-            done.push((index, work(item)));
+    let failed = AtomicBool::new(false);
+    let order = Mutex::new(Order { turn: 0, waiting: BTreeMap::new(), error: None, take });
+    let run = || {
+        while !failed.load(Ordering::Relaxed) {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(i) else { break };
+            let result = catch_unwind(AssertUnwindSafe(|| work(item))).unwrap_or_else(|panic| Err(panicked(&*panic)));
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            order.lock().unwrap_or_else(PoisonError::into_inner).add(i, result);
         }
     };
-    let parts = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(take)).collect();
-        handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| drop(scope.spawn(run)));
+        run();
     });
-    let mut results = vec![];
-    for part in parts {
-        results.extend(part.map_err(|panic| {
-            let message =
-                panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
-            Error::new(
-                "a worker thread panicked",
-                message.unwrap_or_default(),
-                "this is a bug: please report it with the settings used",
-            )
-        })?);
+    order.into_inner().unwrap_or_else(PoisonError::into_inner).error.map_or(Ok(()), Err)
+}
+
+/// Threads that share work: one for each core, or `HHALIGN_THREADS`.
+pub fn threads() -> usize {
+    static THREADS: LazyLock<usize> = LazyLock::new(|| {
+        let asked = std::env::var("HHALIGN_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+        asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    });
+    *THREADS
+}
+
+/// Results on their way to their turn.
+struct Order<R, F> {
+    turn: usize,
+    waiting: BTreeMap<usize, Result<R>>,
+    error: Option<Error>,
+    take: F,
+}
+
+impl<R, F: FnMut(R)> Order<R, F> {
+    fn add(&mut self, i: usize, result: Result<R>) {
+        self.waiting.insert(i, result);
+        while self.error.is_none()
+            && let Some(result) = self.waiting.remove(&self.turn)
+        {
+            self.turn += 1;
+            match result {
+                Ok(value) => (self.take)(value),
+                Err(error) => self.error = Some(error),
+            }
+        }
     }
-    results.sort_by_key(|r| r.0);
-    results.into_iter().map(|r| r.1).collect()
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let message = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
+    Error::new(
+        "a worker thread panicked",
+        message.unwrap_or_default(),
+        "this is a bug: please report it with the settings used",
+    )
+}
+
+/// Things that are costly to make, lent to one thread at a time and kept for the next.
+#[derive(Debug, Default)]
+pub struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T: Default> Pool<T> {
+    /// An empty pool.
+    pub const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// Lends one to `work`: one that was used before, or a new one.
+    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        let mut lent = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let result = work(&mut lent);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(lent);
+        result
+    }
 }

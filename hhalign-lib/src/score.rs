@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::batch::{Batch, Side, TokenizedPairs};
 use crate::checkpoint;
 use crate::error::{Error, Result};
+use crate::fused::{Compute, Guesses, Keep, Packed, Precision, Workspace, with_weights};
 use crate::loss::{PairLogps, Values};
 use crate::model::Gpt;
 use crate::nn::{self, Dropout};
-use crate::parallel;
+use crate::parallel::{self, Pool};
 
 /// log π(token | everything before it) of every reply token in the batch.
 ///
@@ -23,9 +24,18 @@ use crate::parallel;
 /// # Errors
 /// The batch does not fit the model.
 pub fn token_logps(model: &Gpt, batch: &Batch, dropout: &mut Dropout) -> Result<Tensor> {
-    let logits = reply_logits(model, batch, dropout)?;
-    let index = batch.targets.unsqueeze(1)?;
-    Ok(nn::log_softmax(&logits)?.gather(&index, 1)?.squeeze(1)?)
+    logps_of_targets(&reply_logits(model, batch, dropout)?, batch)
+}
+
+/// log softmax of the logits of each reply token, at that token.
+///
+/// # Shapes
+/// logits (N, V) -> (N)
+///
+/// # Errors
+/// A failure of the tensor library.
+pub fn logps_of_targets(logits: &Tensor, batch: &Batch) -> Result<Tensor> {
+    Ok(nn::log_softmax(logits)?.gather(&batch.targets.unsqueeze(1)?, 1)?.squeeze(1)?)
 }
 
 /// The logits that predict each reply token.
@@ -63,19 +73,19 @@ pub fn sequence_logps(model: &Gpt, batch: &Batch, dropout: &mut Dropout) -> Resu
     sum_by_sequence(&token_logps(model, batch, dropout)?, batch)
 }
 
-/// Share of reply tokens that the model's first guess gets right, and the mean entropy of its guesses in nats.
+/// What the model would have said by itself at each reply token.
 ///
 /// # Shapes
 /// logits (N, V), targets (N)
 ///
 /// # Errors
 /// A failure of the tensor library.
-pub fn guess_quality(logits: &Tensor, targets: &Tensor) -> Result<(f64, f64)> {
+pub fn guesses(logits: &Tensor, targets: &Tensor) -> Result<Guesses> {
     let logits = logits.detach();
-    let right = logits.argmax(D::Minus1)?.eq(targets)?.to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>()?;
+    let right = logits.argmax(D::Minus1)?.eq(targets)?.to_vec1::<u8>()?.into_iter().map(|r| r == 1).collect();
     let logp = nn::log_softmax(&logits)?;
-    let entropy = (logp.exp()? * &logp)?.sum(D::Minus1)?.mean_all()?.neg()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
-    Ok((f64::from(right), f64::from(entropy)))
+    let entropy = (logp.exp()? * &logp)?.sum(D::Minus1)?.neg()?.to_dtype(DType::F32)?.to_vec1()?;
+    Ok(Guesses { right, entropy })
 }
 
 /// log ref(y | x) of both replies of every pair, computed once.
@@ -89,15 +99,23 @@ pub struct ReferenceLogps {
     pub from_cache: bool,
 }
 
-/// Pairs scored at once where no gradient is kept.
-const SCORE_BATCH: usize = 32;
+/// Pairs scored in one pass.
+const SCORE_BATCH: usize = 16;
 
 /// Scores both replies of every pair, without gradients and without dropout.
 ///
 /// # Errors
 /// The pairs do not fit the model.
 pub fn score_pairs(model: &Gpt, pairs: &TokenizedPairs) -> Result<ReferenceLogps> {
-    let mut sides = score_replies(model, pairs, &[Side::Chosen, Side::Rejected])?;
+    score_pairs_with(model, pairs, &Compute::default())
+}
+
+/// [`score_pairs`] in the way that a run computes: what is compared must be computed alike.
+///
+/// # Errors
+/// The pairs do not fit the model, or the processor cannot do what `compute` asks for.
+pub fn score_pairs_with(model: &Gpt, pairs: &TokenizedPairs, compute: &Compute) -> Result<ReferenceLogps> {
+    let mut sides = score_replies(model, pairs, &[Side::Chosen, Side::Rejected], compute)?;
     let (rejected, chosen) = (sides.remove(1), sides.remove(0));
     Ok(ReferenceLogps { chosen, rejected, from_cache: false })
 }
@@ -105,22 +123,41 @@ pub fn score_pairs(model: &Gpt, pairs: &TokenizedPairs) -> Result<ReferenceLogps
 /// log π(reply | prompt) of every pair, for each of the `sides`, without gradients and without dropout.
 ///
 /// # Errors
-/// The pairs do not fit the model.
-pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side]) -> Result<Vec<Vec<f32>>> {
-    // A frozen copy builds no graph, so that nothing is kept for a backward pass.
-    let frozen = model.freeze()?;
+/// The pairs do not fit the model, or the processor cannot do what `compute` asks for.
+pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side], compute: &Compute) -> Result<Vec<Vec<f32>>> {
     let batches = pairs.by_length(SCORE_BATCH);
-    let work: Vec<(usize, &[usize])> =
-        batches.iter().flat_map(|i| (0..sides.len()).map(move |s| (s, i.as_slice()))).collect();
-    let scored = parallel::map(&work, |&(side, indices)| {
-        let batch = pairs.batch(indices, sides[side])?;
-        Ok(sequence_logps(&frozen, &batch, &mut Dropout::off())?.to_vec1::<f32>()?)
-    })?;
+    let scored = if compute.composed {
+        // A frozen copy builds no graph, so that nothing is kept for a backward pass.
+        let frozen = model.freeze()?;
+        parallel::map(&batches, |indices| {
+            let batch = pairs.batch_of(indices, sides)?;
+            Ok(sequence_logps(&frozen, &batch, &mut Dropout::off())?.to_vec1::<f32>()?)
+        })?
+    } else {
+        let packs = batches.iter().map(|indices| pairs.packed(indices, sides, compute.share_prompts));
+        packed_logps(model, &packs.collect::<Result<Vec<_>>>()?, compute.precision)?
+    };
     let mut logps = vec![vec![0f32; pairs.len()]; sides.len()];
-    for ((side, indices), values) in work.iter().zip(scored) {
-        indices.iter().zip(values).for_each(|(&i, value)| logps[*side][i] = value);
+    for (indices, values) in batches.iter().zip(scored) {
+        for (&i, values) in indices.iter().zip(values.chunks_exact(sides.len())) {
+            (0..sides.len()).for_each(|side| logps[side][i] = values[side]);
+        }
     }
     Ok(logps)
+}
+
+/// log π of every reply in each of the packs, which are scored side by side.
+///
+/// # Errors
+/// Sequences that do not fit the model.
+pub fn packed_logps(model: &Gpt, packs: &[Packed], precision: Precision) -> Result<Vec<Vec<f32>>> {
+    static WORKSPACES: Pool<Workspace> = Pool::new();
+    with_weights(model, precision, false, |weights| {
+        parallel::map(packs, |packed| {
+            let logps = WORKSPACES.with(|w| w.forward(weights, packed, Keep::Nothing, None))?;
+            Ok(packed.sum_by_sequence(&logps))
+        })
+    })
 }
 
 /// [`score_pairs`] of a reference model, kept in `cache` under a key of its weights and of the pairs' ids.
@@ -130,10 +167,24 @@ pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side]) -> Res
 /// # Errors
 /// The pairs do not fit the model, or the cache cannot be written. A damaged cache file is computed again.
 pub fn reference_logps(reference: &Gpt, pairs: &TokenizedPairs, cache: Option<&Path>) -> Result<ReferenceLogps> {
+    reference_logps_with(reference, pairs, cache, &Compute::default())
+}
+
+/// [`reference_logps`] in the way that a run computes.
+///
+/// # Errors
+/// As [`reference_logps`].
+pub fn reference_logps_with(
+    reference: &Gpt,
+    pairs: &TokenizedPairs,
+    cache: Option<&Path>,
+    compute: &Compute,
+) -> Result<ReferenceLogps> {
     let Some(folder) = cache else {
-        return score_pairs(reference, pairs);
+        return score_pairs_with(reference, pairs, compute);
     };
-    let path = folder.join(format!("ref_logps-{}-{}.safetensors", reference.hash()?, pairs.hash));
+    let how = compute.name()?;
+    let path = folder.join(format!("ref_logps-{}-{}-{how}.safetensors", reference.hash()?, pairs.hash));
     if path.exists()
         && let Ok(mut tensors) = checkpoint::read_tensors(&path)
     {
@@ -143,8 +194,8 @@ pub fn reference_logps(reference: &Gpt, pairs: &TokenizedPairs, cache: Option<&P
             return Ok(ReferenceLogps { chosen, rejected, from_cache: true });
         }
     }
-    let logps = score_pairs(reference, pairs)?;
-    let tensor = |v: &[f32]| Tensor::new(v, &candle_core::Device::Cpu);
+    let logps = score_pairs_with(reference, pairs, compute)?;
+    let tensor = |v: &[f32]| Tensor::new(v, &Device::Cpu);
     let tensors =
         BTreeMap::from([("chosen".into(), tensor(&logps.chosen)?), ("rejected".into(), tensor(&logps.rejected)?)]);
     checkpoint::write_tensors(&path, &tensors, HashMap::new())?;
@@ -152,6 +203,39 @@ pub fn reference_logps(reference: &Gpt, pairs: &TokenizedPairs, cache: Option<&P
 }
 
 impl ReferenceLogps {
+    /// The reference's log-probabilities beside a policy's of the first so many pairs, one scoring beside the other.
+    ///
+    /// # Errors
+    /// More pairs than the reference has scored.
+    pub fn beside_scores(&self, policy: ReferenceLogps, pairs: &TokenizedPairs) -> Result<PairLogps> {
+        let indices: Vec<usize> = (0..pairs.len()).collect();
+        let tensor = |v: Vec<f32>| Tensor::from_vec(v, pairs.len(), &Device::Cpu);
+        self.beside(tensor(policy.chosen)?, tensor(policy.rejected)?, pairs, &indices)
+    }
+
+    /// The same from log π of every reply token, with their gradients: all tokens of the first pair's chosen reply, of
+    /// its rejected reply, of the next pair's chosen reply, and so on.
+    ///
+    /// # Shapes
+    /// token_logps (N), B indices -> four vectors (B)
+    ///
+    /// # Errors
+    /// An index outside.
+    pub fn beside_tokens(&self, token_logps: &Tensor, pairs: &TokenizedPairs, indices: &[usize]) -> Result<PairLogps> {
+        let mut sequence = vec![];
+        for (i, &index) in indices.iter().enumerate() {
+            for (side, reply) in [Side::Chosen, Side::Rejected].into_iter().enumerate() {
+                sequence.extend(std::iter::repeat_n((2 * i + side) as u32, pairs.pairs[index].reply(reply).len()));
+            }
+        }
+        let (n, device) = (sequence.len(), token_logps.device());
+        let zeros = Tensor::zeros(2 * indices.len(), token_logps.dtype(), device)?;
+        let sums = zeros.index_add(&Tensor::from_vec(sequence, n, device)?, token_logps, 0)?;
+        let sums = sums.reshape((indices.len(), 2))?;
+        let side = |i: usize| -> Result<Tensor> { Ok(sums.narrow(1, i, 1)?.squeeze(1)?) };
+        self.beside(side(0)?, side(1)?, pairs, indices)
+    }
+
     /// The reference's log-probabilities of some pairs, beside those that a policy gave them.
     ///
     /// # Errors

@@ -8,10 +8,11 @@ use common::{
 };
 use common::{max_abs, number, numbers};
 use hhalign::batch::Batch;
+use hhalign::gradients::{Gradients, clip_scale};
 use hhalign::loss::{PairLogps, PreferenceLoss, Values};
 use hhalign::model::Gpt;
 use hhalign::nn::Dropout;
-use hhalign::optim::{AdamW, AdamWConfig, clip_by_global_norm, cosine_schedule};
+use hhalign::optim::{AdamW, AdamWConfig, cosine_schedule};
 use hhalign::score;
 
 const BETA: f64 = 0.1;
@@ -70,9 +71,9 @@ fn dpo_log_probabilities_losses_and_gradients_equal_pytorchs() {
     let error = distance(&numbers(&losses), &numbers(&pairs.expected["losses"]));
     let loss = losses.mean_all().unwrap();
     let mean_error = (number(&loss) - number(&pairs.expected["loss"])).abs();
-    let mut gradients = named_gradients(&policy, loss.backward().unwrap());
+    let gradients = named_gradients(&policy, loss.backward().unwrap());
     let (gradient, worst) = gradient_error(&gradients, &pairs.expected);
-    let norm = clip_by_global_norm(&mut gradients, 1e9).unwrap();
+    let norm = Gradients::from_tensors(&policy.config, &gradients).unwrap().norm().unwrap();
     let norm_error = (norm / number(&pairs.expected["grad_norm"]) - 1.0).abs();
     println!("losses {error:.1e}, mean {mean_error:.1e}, gradients {gradient:.1e} ({worst}), norm {norm_error:.1e}");
     assert!(error < 1e-5 && mean_error < 1e-5, "losses {error}, mean {mean_error}");
@@ -86,15 +87,17 @@ fn follow(run: &str, rate: impl Fn(usize) -> f64, loss: impl Fn(&Gpt) -> Tensor)
     let column = |key: &str| -> Vec<f64> { serde_json::from_value(wanted[key].clone()).unwrap() };
     let (rates, losses, norms) = (column("lrs"), column("losses"), column("grad_norms"));
     let model = golden_model("gpt2_l2");
-    let mut optimizer = AdamW::new(AdamWConfig::default(), model.vars()).unwrap();
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &model.config);
     let (mut ours, mut our_norms, mut our_rates) = (vec![], vec![], vec![]);
     for step in 0..losses.len() {
         let value = loss(&model);
         ours.push(number(&value));
-        let mut gradients = named_gradients(&model, value.backward().unwrap());
-        our_norms.push(clip_by_global_norm(&mut gradients, 1.0).unwrap());
+        let gradients = named_gradients(&model, value.backward().unwrap());
+        let gradients = Gradients::from_tensors(&model.config, &gradients).unwrap();
+        let norm = gradients.norm().unwrap();
+        our_norms.push(norm);
         our_rates.push(rate(step));
-        optimizer.step(model.vars(), &gradients, our_rates[step]).unwrap();
+        optimizer.step(&model, &gradients, clip_scale(norm, 1.0), our_rates[step]).unwrap();
     }
     assert_eq!(optimizer.steps(), losses.len());
     ours.push(number(&loss(&model)));
@@ -139,23 +142,21 @@ fn ten_steps_of_dpo_follow_pytorch() {
 }
 
 #[test]
-fn clipping_scales_all_gradients_to_the_norm_asked_for() {
-    let tensor = |v: &[f32]| Tensor::new(v, &candle_core::Device::Cpu).unwrap();
-    let mut gradients = Tensors::from([("a".into(), tensor(&[3.0, 0.0])), ("b".into(), tensor(&[4.0]))]);
-    assert_eq!(clip_by_global_norm(&mut gradients, 10.0).unwrap(), 5.0);
-    assert_eq!(numbers(&gradients["a"]), [3.0, 0.0], "below the limit nothing changes");
-    assert_eq!(clip_by_global_norm(&mut gradients, 1.0).unwrap(), 5.0, "the norm before clipping is returned");
-    assert!(distance(&numbers(&gradients["a"]), &[0.6, 0.0]) < 1e-6);
-    assert!(distance(&numbers(&gradients["b"]), &[0.8]) < 1e-6);
+fn clipping_scales_the_norm_to_the_one_asked_for() {
+    let config = golden_model("gpt2_l2").config;
+    let mut gradients = Gradients::zeros(&config);
+    (gradients.values_mut()[0][1], gradients.values_mut()[5][0]) = (3.0, -4.0);
+    assert_eq!(gradients.norm().unwrap(), 5.0);
+    assert_eq!(clip_scale(5.0, 10.0), 1.0, "below the limit nothing changes");
+    assert!((clip_scale(5.0, 1.0) - 0.2).abs() < 1e-6);
 }
 
 #[test]
 fn weight_decay_spares_biases_and_layer_norms() {
     let model = golden_model("gpt2_l2");
     let before: Tensors = model.parameters().iter().map(|(n, t)| (n.clone(), t.copy().unwrap())).collect();
-    let zeros: Tensors = model.vars().iter().map(|(n, v)| (n.clone(), v.zeros_like().unwrap())).collect();
-    let mut optimizer = AdamW::new(AdamWConfig::default(), model.vars()).unwrap();
-    optimizer.step(model.vars(), &zeros, 0.5).unwrap();
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &model.config);
+    optimizer.step(&model, &Gradients::zeros(&model.config), 1.0, 0.5).unwrap();
     for (name, old) in before {
         // With gradients of zero, only the decay 1 - 0.5 · 0.1 is left.
         let factor = if old.rank() >= 2 { 0.95 } else { 1.0 };

@@ -32,7 +32,10 @@ fn dpo(train: TrainConfig) -> Dpo {
 /// The records without what a clock decides.
 fn records(history: &History) -> Vec<(usize, BTreeMap<String, u64>)> {
     let timeless = |m: &BTreeMap<String, f64>| {
-        m.iter().filter(|(name, _)| *name != "tokens_per_s").map(|(n, v)| (n.clone(), v.to_bits())).collect()
+        m.iter()
+            .filter(|(name, _)| !["tokens_per_s", "seconds", "peak_memory_mb"].contains(&name.as_str()))
+            .map(|(n, v)| (n.clone(), v.to_bits()))
+            .collect()
     };
     history.records.iter().map(|r| (r.step, timeless(&r.metrics))).collect()
 }

@@ -7,6 +7,7 @@ use super::stats::{Estimate, bootstrap, bootstrap_mean};
 use crate::batch::{Side, TokenizedPairs};
 use crate::data::Pair;
 use crate::error::Result;
+use crate::fused::Compute;
 use crate::model::Gpt;
 use crate::score;
 
@@ -44,7 +45,7 @@ impl Metrics for Perplexity {
 /// # Errors
 /// The pairs do not fit the model.
 pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Side, seed: u64) -> Result<Perplexity> {
-    let logps = score::score_replies(model, pairs, &[side])?.remove(0);
+    let logps = score::score_replies(model, pairs, &[side], &Compute::default())?.remove(0);
     let nll: Vec<f64> = logps.into_iter().map(|logp| -f64::from(logp)).collect();
     let tokens: Vec<usize> = pairs.pairs.iter().map(|p| p.reply(side).len()).collect();
     let bytes: Vec<usize> =

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 
 use super::TrainConfig;
-use super::run::{self, Metrics, Objective, Run};
+use super::run::{self, Metrics, Objective, Run, Scored};
 use crate::batch::{Side, TokenizedPairs};
 use crate::error::{Error, Result};
+use crate::fused::Compute;
 use crate::loss::{PairLogps, PreferenceLoss, Values};
 use crate::model::Gpt;
-use crate::nn::Dropout;
 use crate::score::{self, ReferenceLogps};
 
 /// Preference optimisation with one of the losses of [`PreferenceLoss`].
@@ -90,7 +90,7 @@ impl Dpo {
                 "0 leaves the term out",
             ));
         }
-        let logps = |pairs| score::reference_logps(reference, pairs, self.cache.as_deref());
+        let logps = |pairs| score::reference_logps_with(reference, pairs, self.cache.as_deref(), &self.train.compute);
         Ok(DpoObjective {
             dpo: self,
             pairs,
@@ -101,6 +101,9 @@ impl Dpo {
         })
     }
 }
+
+/// Both replies of a pair go through the model.
+const SIDES: [Side; 2] = [Side::Chosen, Side::Rejected];
 
 struct DpoObjective<'a> {
     dpo: &'a Dpo,
@@ -128,15 +131,12 @@ impl Objective for DpoObjective<'_> {
         self.pairs
     }
 
-    fn loss(
-        &self,
-        policy: &Gpt,
-        pass: &[usize],
-        step: &[usize],
-        dropout: &mut Dropout,
-        log: Option<&mut Metrics>,
-    ) -> Result<Tensor> {
-        let logps = score::pair_logps(policy, &self.reference, self.pairs, pass, dropout)?;
+    fn sides(&self) -> &'static [Side] {
+        &SIDES
+    }
+
+    fn loss(&self, pass: &[usize], step: &[usize], scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
+        let logps = self.reference.beside_tokens(scored.token_logps, self.pairs, pass)?;
         let mut losses = self.dpo.loss.losses(&logps, self.dpo.beta)?;
         if self.dpo.rpo_alpha > 0.0 {
             let lengths: Vec<f32> = logps.chosen_tokens.iter().map(|&n| n as f32).collect();
@@ -150,11 +150,12 @@ impl Objective for DpoObjective<'_> {
     }
 
     fn tokens(&self, indices: &[usize]) -> usize {
-        self.pairs.n_tokens(indices, &[Side::Chosen, Side::Rejected])
+        self.pairs.n_tokens(indices, &SIDES)
     }
 
-    fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>> {
-        let logps = evaluate_preferences(policy, &self.held_out_reference, self.held_out)?;
+    fn evaluate(&self, policy: &Gpt, compute: &Compute) -> Result<Vec<(String, f64)>> {
+        let scored = score::score_pairs_with(policy, self.held_out, compute)?;
+        let logps = self.held_out_reference.beside_scores(scored, self.held_out)?;
         let mut metrics = Metrics::default();
         log_preferences(&mut metrics, &logps, &self.dpo.loss.losses(&logps, self.dpo.beta)?, self.dpo.beta);
         Ok(metrics.means("eval_"))
@@ -164,8 +165,9 @@ impl Objective for DpoObjective<'_> {
         if !self.dpo.self_test || !self.dpo.loss.uses_reference() {
             return Ok(());
         }
-        let first: Vec<usize> = (0..self.pairs.len().min(8)).collect();
-        let logps = score::pair_logps(policy, &self.reference, self.pairs, &first, &mut Dropout::off())?.detach();
+        let first = self.pairs.head(8);
+        let scored = score::score_pairs_with(policy, &first, &self.dpo.train.compute)?;
+        let logps = self.reference.beside_scores(scored, &first)?;
         let moved = logps.chosen_logratios().to_vec().into_iter().chain(logps.rejected_logratios().to_vec());
         let largest = moved.map(f64::abs).fold(0.0, f64::max);
         // Rounding of a sum over some hundred tokens stays far below this; a wrong reference is far above it.
@@ -202,8 +204,5 @@ fn log_preferences(metrics: &mut Metrics, logps: &PairLogps, losses: &Tensor, be
 /// # Errors
 /// The pairs do not fit the model.
 pub fn evaluate_preferences(policy: &Gpt, reference: &ReferenceLogps, pairs: &TokenizedPairs) -> Result<PairLogps> {
-    let scored = score::score_pairs(policy, pairs)?;
-    let all: Vec<usize> = (0..pairs.len()).collect();
-    let tensor = |v: Vec<f32>| Tensor::from_vec(v, pairs.len(), &candle_core::Device::Cpu);
-    reference.beside(tensor(scored.chosen)?, tensor(scored.rejected)?, pairs, &all)
+    reference.beside_scores(score::score_pairs(policy, pairs)?, pairs)
 }

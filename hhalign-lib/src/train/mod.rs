@@ -20,6 +20,7 @@ pub use run::Run;
 pub use sft::{Sft, evaluate_replies};
 
 use crate::error::{Error, Result};
+use crate::fused::Compute;
 use crate::optim::AdamWConfig;
 
 /// How a run goes through its data; shared by SFT and DPO.
@@ -37,6 +38,8 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Pairs in one forward and backward pass; a step's passes run side by side and their gradients are added up.
     pub micro_batch_size: usize,
+    /// How a pass computes: precision, shared prompts, memory.
+    pub compute: Compute,
     /// The optimiser's settings.
     pub adamw: AdamWConfig,
     /// Largest global norm of the gradients.
@@ -71,6 +74,7 @@ impl Default for TrainConfig {
             max_steps: 300,
             batch_size: 32,
             micro_batch_size: 16,
+            compute: Compute::default(),
             adamw: AdamWConfig::default(),
             max_grad_norm: 1.0,
             eval_every: 50,

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor, Var};
 
 use super::TrainConfig;
 use super::history::History;
 use super::state::{self, Saved, State};
-use crate::batch::TokenizedPairs;
+use crate::batch::{Side, TokenizedPairs};
 use crate::error::{Error, Result};
+use crate::fused::{Compute, Guesses, Weights, Workspace, with_weights};
+use crate::gradients::{Gradients, clip_scale};
 use crate::model::Gpt;
 use crate::nn::Dropout;
-use crate::optim::{AdamW, clip_by_global_norm, cosine_schedule};
-use crate::parallel;
+use crate::optim::{AdamW, cosine_schedule};
+use crate::parallel::{self, Pool};
 use crate::rng::stream;
+use crate::score;
 
 /// Sums and weights by metric name; a mean is taken when they are logged.
 #[derive(Default)]
@@ -39,6 +42,14 @@ impl Metrics {
     }
 }
 
+/// What the policy made of a pass.
+pub(super) struct Scored<'a> {
+    /// log π of every reply token, (N), with a gradient: pair by pair, side by side.
+    pub(super) token_logps: &'a Tensor,
+    /// What it would have said by itself, where it is to be logged.
+    pub(super) guesses: Option<&'a Guesses>,
+}
+
 /// What is learnt: a loss over some of the training pairs, and an evaluation on the held-out ones.
 pub(super) trait Objective: Sync {
     /// `sft` or `dpo`, for lines of progress.
@@ -46,18 +57,13 @@ pub(super) trait Objective: Sync {
     /// Everything besides [`TrainConfig`] that decides the numbers, as text.
     fn identity(&self) -> String;
     fn data(&self) -> &TokenizedPairs;
+    /// The replies of a pair that go through the model.
+    fn sides(&self) -> &'static [Side];
     /// This pass's share of the loss of a whole step, so that shares add up whatever the size of a pass.
-    fn loss(
-        &self,
-        policy: &Gpt,
-        pass: &[usize],
-        step: &[usize],
-        dropout: &mut Dropout,
-        log: Option<&mut Metrics>,
-    ) -> Result<Tensor>;
+    fn loss(&self, pass: &[usize], step: &[usize], scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor>;
     /// Tokens that go through the model for these pairs.
     fn tokens(&self, indices: &[usize]) -> usize;
-    fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>>;
+    fn evaluate(&self, policy: &Gpt, compute: &Compute) -> Result<Vec<(String, f64)>>;
     /// A check before the first step.
     fn before_first_step(&self, _policy: &Gpt) -> Result<()> {
         Ok(())
@@ -136,9 +142,8 @@ pub(super) fn fit(
         let last = state.step + 1 == config.max_steps;
         let log = (state.step + 1).is_multiple_of(config.log_every) || state.step == 0 || last;
         let mut metrics = Metrics::default();
-        let mut gradients =
-            gradients_of_step(objective, config, model, batch, state.step, log.then_some(&mut metrics))?;
-        let norm = clip_by_global_norm(&mut gradients, config.max_grad_norm)?;
+        let gradients = gradients_of_step(objective, config, model, batch, &state, log.then_some(&mut metrics))?;
+        let norm = gradients.norm()?;
         if !norm.is_finite() {
             return Err(Error::new(
                 format!("the gradient is not finite at step {}", state.step),
@@ -146,7 +151,7 @@ pub(super) fn fit(
                 "lower learning_rate or raise warmup_steps, and start from the last checkpoint",
             ));
         }
-        optimizer.step(model.vars(), &gradients, rate)?;
+        optimizer.step(model, &gradients, clip_scale(norm, config.max_grad_norm), rate)?;
         state.step += 1;
         state.tokens += objective.tokens(batch) as f64;
         state.seconds = seconds_before + clock.elapsed().as_secs_f64();
@@ -156,10 +161,14 @@ pub(super) fn fit(
             metrics.add("learning_rate", rate, 1.0);
             metrics.add("num_tokens", state.tokens, 1.0);
             metrics.add("tokens_per_s", speed, 1.0);
+            metrics.add("seconds", state.seconds, 1.0);
+            if let Some(megabytes) = peak_memory_mb() {
+                metrics.add("peak_memory_mb", megabytes, 1.0);
+            }
             state.history.log(state.step, metrics.means(""));
         }
         if state.step.is_multiple_of(config.eval_every) || last {
-            evaluate(objective, model, &mut state, &mut best)?;
+            evaluate(objective, config, model, &mut state, &mut best)?;
             stopped_early = config.patience.is_some_and(|p| state.evaluations_without_gain >= p);
         }
         if log && config.progress {
@@ -185,7 +194,7 @@ pub(super) fn fit(
 
 fn fresh(objective: &dyn Objective, config: &TrainConfig, model: &Gpt) -> Result<Saved> {
     objective.before_first_step(model)?;
-    let optimizer = AdamW::new(config.adamw.clone(), model.vars())?;
+    let optimizer = AdamW::new(config.adamw.clone(), &model.config);
     let mut state = State {
         objective: objective.identity(),
         config: config.clone(),
@@ -199,7 +208,7 @@ fn fresh(objective: &dyn Objective, config: &TrainConfig, model: &Gpt) -> Result
         history: History::default(),
     };
     let mut best = BTreeMap::new();
-    evaluate(objective, model, &mut state, &mut best)?;
+    evaluate(objective, config, model, &mut state, &mut best)?;
     Ok(Saved { state, optimizer, best })
 }
 
@@ -209,46 +218,102 @@ fn gradients_of_step(
     config: &TrainConfig,
     model: &Gpt,
     batch: &[usize],
-    step: usize,
+    state: &State,
     log: Option<&mut Metrics>,
-) -> Result<BTreeMap<String, Tensor>> {
+) -> Result<Gradients> {
     let wanted = log.is_some();
     let passes: Vec<(usize, &[usize])> = batch.chunks(config.micro_batch_size).enumerate().collect();
-    let results = parallel::map(&passes, |&(i, pass)| {
-        let mut dropout = Dropout::new(model.config.dropout, stream(config.seed, "dropout", &[step as u64, i as u64]));
-        let mut metrics = wanted.then(Metrics::default);
-        let mut gradients = objective.loss(model, pass, batch, &mut dropout, metrics.as_mut())?.backward()?;
-        // Detached: a gradient that kept its history would hold the whole pass in memory.
-        let named = model.vars().iter().filter_map(|(name, var)| Some((name.clone(), gradients.remove(var)?.detach())));
-        Ok((named.collect::<BTreeMap<_, _>>(), metrics))
-    })?;
-    let mut logged = Metrics::default();
-    let mut sums: BTreeMap<String, Tensor> = BTreeMap::new();
-    for (gradients, metrics) in results {
-        for (name, gradient) in gradients {
-            let sum = match sums.get(&name) {
-                Some(sum) => (sum + gradient)?.detach(),
-                None => gradient,
-            };
-            sums.insert(name, sum);
+    let (mut sum, mut logged) = (None, Metrics::default());
+    let add = |(gradients, metrics): (Gradients, Metrics)| {
+        logged.merge(metrics);
+        match &mut sum {
+            Some(sum) => Gradients::add(sum, &gradients),
+            None => sum = Some(gradients),
         }
-        if let Some(metrics) = metrics {
-            logged.merge(metrics);
-        }
+    };
+    // Dropout is drawn by the composed model only.
+    if config.compute.composed || model.config.dropout > 0.0 {
+        let pass = |&(i, pass): &(usize, &[usize])| {
+            let rng = stream(config.seed, "dropout", &[state.step as u64, i as u64]);
+            composed_pass(objective, model, pass, batch, &mut Dropout::new(model.config.dropout, rng), wanted)
+        };
+        parallel::for_each_in_order(&passes, pass, add)?;
+    } else {
+        with_weights(model, config.compute.precision, true, |weights| {
+            let pass = |&(_, pass): &(usize, &[usize])| fused_pass(objective, config, weights, pass, batch, wanted);
+            parallel::for_each_in_order(&passes, pass, add)
+        })?;
     }
     if let Some(log) = log {
         log.merge(logged);
     }
-    Ok(sums)
+    Ok(sum.expect("a step has a pass"))
+}
+
+fn fused_pass(
+    objective: &dyn Objective,
+    config: &TrainConfig,
+    weights: &Weights<'_>,
+    pass: &[usize],
+    step: &[usize],
+    wanted: bool,
+) -> Result<(Gradients, Metrics)> {
+    static WORKSPACES: Pool<Workspace> = Pool::new();
+    let compute = &config.compute;
+    let packed = objective.data().packed(pass, objective.sides(), compute.share_prompts)?;
+    let (mut guesses, mut metrics) = (wanted.then(Guesses::default), Metrics::default());
+    WORKSPACES.with(|workspace| {
+        let logps = workspace.forward(weights, &packed, compute.keep(), guesses.as_mut())?;
+        // From here to the loss it is the composed path: the loss of a lesson and of a run is one function.
+        let leaf = Var::from_vec(logps, packed.n_targets(), &Device::Cpu)?;
+        let scored = Scored { token_logps: leaf.as_tensor(), guesses: guesses.as_ref() };
+        let loss = objective.loss(pass, step, &scored, wanted.then_some(&mut metrics))?;
+        let slopes = match loss.backward()?.get(&leaf) {
+            Some(slopes) => slopes.to_vec1::<f32>()?,
+            None => vec![0.0; packed.n_targets()],
+        };
+        let mut gradients = Gradients::zeros(weights.config());
+        workspace.backward(weights, &packed, &slopes, &mut gradients);
+        Ok((gradients, metrics))
+    })
+}
+
+fn composed_pass(
+    objective: &dyn Objective,
+    model: &Gpt,
+    pass: &[usize],
+    step: &[usize],
+    dropout: &mut Dropout,
+    wanted: bool,
+) -> Result<(Gradients, Metrics)> {
+    let batch = objective.data().batch_of(pass, objective.sides())?;
+    let logits = score::reply_logits(model, &batch, dropout)?;
+    let token_logps = score::logps_of_targets(&logits, &batch)?;
+    let guesses = if wanted { Some(score::guesses(&logits, &batch.targets)?) } else { None };
+    let mut metrics = Metrics::default();
+    let scored = Scored { token_logps: &token_logps, guesses: guesses.as_ref() };
+    let loss = objective.loss(pass, step, &scored, wanted.then_some(&mut metrics))?;
+    let mut gradients = loss.backward()?;
+    // Detached: a gradient that kept its history would hold the whole pass in memory.
+    let named = model.vars().iter().filter_map(|(name, var)| Some((name.clone(), gradients.remove(var)?.detach())));
+    Ok((Gradients::from_tensors(&model.config, &named.collect())?, metrics))
+}
+
+/// The most memory that this process has held so far, in MB; known on Linux.
+fn peak_memory_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some((line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0).round())
 }
 
 fn evaluate(
     objective: &dyn Objective,
+    config: &TrainConfig,
     model: &Gpt,
     state: &mut State,
     best: &mut BTreeMap<String, Tensor>,
 ) -> Result<()> {
-    let metrics = objective.evaluate(model)?;
+    let metrics = objective.evaluate(model, &config.compute)?;
     let loss = metrics.iter().find(|m| m.0 == "eval_loss").expect("every objective evaluates its loss").1;
     state.history.log(state.step, metrics);
     if state.best.is_none_or(|b| loss < b.1) {

@@ -5,11 +5,11 @@ use std::path::Path;
 use candle_core::{DType, Tensor};
 
 use super::TrainConfig;
-use super::run::{self, Metrics, Objective, Run};
+use super::run::{self, Metrics, Objective, Run, Scored};
 use crate::batch::{Side, TokenizedPairs};
 use crate::error::Result;
+use crate::fused::Compute;
 use crate::model::Gpt;
-use crate::nn::{self, Dropout};
 use crate::score;
 
 /// Supervised fine-tuning on the chosen replies.
@@ -78,35 +78,28 @@ impl Objective for SftObjective<'_> {
         self.pairs
     }
 
-    fn loss(
-        &self,
-        policy: &Gpt,
-        pass: &[usize],
-        step: &[usize],
-        dropout: &mut Dropout,
-        log: Option<&mut Metrics>,
-    ) -> Result<Tensor> {
-        let batch = self.pairs.batch(pass, Side::Chosen)?;
-        let tokens_in_step = self.pairs.n_reply_tokens(step, Side::Chosen);
-        let logits = score::reply_logits(policy, &batch, dropout)?;
-        let logps = nn::log_softmax(&logits)?.gather(&batch.targets.unsqueeze(1)?, 1)?;
-        let sum = logps.sum_all()?;
-        if let Some(metrics) = log {
-            let n = batch.n_reply_tokens() as f64;
-            let (accuracy, entropy) = score::guess_quality(&logits, &batch.targets)?;
+    fn sides(&self) -> &'static [Side] {
+        &[Side::Chosen]
+    }
+
+    fn loss(&self, pass: &[usize], step: &[usize], scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
+        let sum = scored.token_logps.sum_all()?;
+        if let (Some(metrics), Some(guesses)) = (log, scored.guesses) {
+            let n = self.pairs.n_reply_tokens(pass, Side::Chosen) as f64;
+            let entropy: f64 = guesses.entropy.iter().copied().map(f64::from).sum();
             metrics.add("loss", -number(&sum)? / n, n);
-            metrics.add("mean_token_accuracy", accuracy, n);
-            metrics.add("entropy", entropy, n);
+            metrics.add("mean_token_accuracy", guesses.right.iter().filter(|r| **r).count() as f64 / n, n);
+            metrics.add("entropy", entropy / n, n);
         }
-        Ok((sum * (-1.0 / tokens_in_step as f64))?)
+        Ok((sum * (-1.0 / self.pairs.n_reply_tokens(step, Side::Chosen) as f64))?)
     }
 
     fn tokens(&self, indices: &[usize]) -> usize {
         self.pairs.n_tokens(indices, &[Side::Chosen])
     }
 
-    fn evaluate(&self, policy: &Gpt) -> Result<Vec<(String, f64)>> {
-        Ok(vec![("eval_loss".into(), evaluate_replies(policy, self.held_out)?)])
+    fn evaluate(&self, policy: &Gpt, compute: &Compute) -> Result<Vec<(String, f64)>> {
+        Ok(vec![("eval_loss".into(), mean_nll(policy, self.held_out, compute)?)])
     }
 
     fn headline(&self) -> &'static [&'static str] {
@@ -119,7 +112,11 @@ impl Objective for SftObjective<'_> {
 /// # Errors
 /// The pairs do not fit the model.
 pub fn evaluate_replies(model: &Gpt, pairs: &TokenizedPairs) -> Result<f64> {
-    let logps = score::score_replies(model, pairs, &[Side::Chosen])?.remove(0);
+    mean_nll(model, pairs, &Compute::default())
+}
+
+fn mean_nll(model: &Gpt, pairs: &TokenizedPairs, compute: &Compute) -> Result<f64> {
+    let logps = score::score_replies(model, pairs, &[Side::Chosen], compute)?.remove(0);
     let tokens: usize = pairs.pairs.iter().map(|p| p.chosen.len()).sum();
     Ok(-logps.into_iter().map(f64::from).sum::<f64>() / tokens as f64)
 }

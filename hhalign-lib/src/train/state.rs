@@ -45,8 +45,8 @@ pub(super) fn save(
     optimizer: &AdamW,
     best: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
-    let (first, second) = optimizer.moments();
-    let groups = [("model/", model.parameters()), ("best/", best), ("adam_m/", first), ("adam_v/", second)];
+    let (first, second) = (optimizer.moments(0)?, optimizer.moments(1)?);
+    let groups = [("model/", model.parameters()), ("best/", best), ("adam_m/", &first), ("adam_v/", &second)];
     let tensors = groups
         .iter()
         .flat_map(|(prefix, group)| group.iter().map(move |(name, t)| (format!("{prefix}{name}"), t.clone())))
@@ -103,6 +103,6 @@ pub(super) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConf
     }
     let mut take = |group: &str| groups.remove(group).unwrap_or_default();
     model.assign(&take("model"))?;
-    let optimizer = AdamW::restore(config.adamw.clone(), model.vars(), state.step, take("adam_m"), take("adam_v"))?;
+    let optimizer = AdamW::restore(config.adamw.clone(), &model.config, state.step, &take("adam_m"), &take("adam_v"))?;
     Ok(Saved { state, optimizer, best: take("best") })
 }

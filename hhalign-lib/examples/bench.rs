@@ -1,0 +1,168 @@
+//! Times one kind of work and prints one line of JSON; `./scripts/bench` calls it, in turn with its peers.
+//!
+//! usage: bench sft|dpo L H D V B T STEPS [f32|bf16|auto] [micro N] [composed] [checkpoint]
+//!        bench pairs FILE L H D B MAX_LENGTH STEPS [f32|bf16|auto] [micro N]
+//!        bench generate FOLDER BATCH NEW_TOKENS
+
+use std::time::Instant;
+
+use hhalign::batch::{TokenizedPair, TokenizedPairs};
+use hhalign::data::Dataset;
+use hhalign::error::Result;
+use hhalign::fused::{Compute, Precision};
+use hhalign::model::{Gpt, GptConfig};
+use hhalign::rng::stream;
+use hhalign::score;
+use hhalign::tokenize::Tokenizer;
+use hhalign::train::{Dpo, History, Sft, TrainConfig};
+use rand::Rng as _;
+use serde_json::{Value, json};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["sft", rest @ ..] => sft(&Shape::read(rest), &compute(rest), micro(rest))?,
+        ["dpo", rest @ ..] => dpo(&Shape::read(rest), &compute(rest), micro(rest))?,
+        ["pairs", file, rest @ ..] => pairs(file, rest)?,
+        _ => panic!("see the usage at the top of this file"),
+    };
+    println!("{result}");
+    Ok(())
+}
+
+/// Sizes of a model, and of what goes through it.
+struct Shape {
+    model: GptConfig,
+    batch: usize,
+    length: usize,
+    steps: usize,
+}
+
+impl Shape {
+    fn read(words: &[&str]) -> Self {
+        let n: Vec<usize> = words.iter().map_while(|w| w.parse().ok()).collect();
+        let [n_layer, n_head, n_embd, vocab_size, batch, length, steps] = n[..] else { panic!("seven sizes") };
+        Self { model: config([n_layer, n_head, n_embd, vocab_size], length.max(1024)), batch, length, steps }
+    }
+}
+
+fn config([n_layer, n_head, n_embd, vocab_size]: [usize; 4], block_size: usize) -> GptConfig {
+    GptConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
+}
+
+fn compute(words: &[&str]) -> Compute {
+    let precision = if words.contains(&"bf16") {
+        Precision::Bf16
+    } else if words.contains(&"auto") {
+        Precision::Auto
+    } else {
+        Precision::F32
+    };
+    Compute {
+        precision,
+        composed: words.contains(&"composed"),
+        checkpoint_activations: words.contains(&"checkpoint"),
+        ..Compute::default()
+    }
+}
+
+fn micro(words: &[&str]) -> Option<usize> {
+    words.iter().position(|w| *w == "micro").map(|i| words[i + 1].parse().expect("a number"))
+}
+
+/// Two steps to warm up, then those that count; no evaluation but before the first step and after the last.
+fn train(shape: &Shape, compute: &Compute, batch_size: usize, micro: Option<usize>) -> TrainConfig {
+    TrainConfig {
+        learning_rate: 1e-4,
+        warmup_steps: 0,
+        max_steps: shape.steps + 2,
+        batch_size,
+        micro_batch_size: micro.unwrap_or(batch_size.div_ceil(2)),
+        eval_every: usize::MAX,
+        log_every: 1,
+        progress: false,
+        compute: compute.clone(),
+        ..TrainConfig::default()
+    }
+}
+
+/// The median of the seconds between the records of the steps that count.
+fn median_step(history: &History) -> f64 {
+    let seconds: Vec<f64> = history.series("seconds").into_iter().map(|p| p.1).collect();
+    median(seconds.windows(2).skip(1).map(|w| w[1] - w[0]).collect())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn peak(history: &History) -> Value {
+    history.series("peak_memory_mb").last().map_or(Value::Null, |p| json!(p.1))
+}
+
+/// Random ids: a prompt, and replies that end where the length is reached.
+fn random_pairs(shape: &Shape, n: usize, prompt: usize) -> TokenizedPairs {
+    let mut rng = stream(1, "bench", &[]);
+    let mut ids = |n: usize| (0..n).map(|_| rng.random_range(0..shape.model.vocab_size as u32)).collect::<Vec<_>>();
+    // The last token of a reply predicts nothing: with one more there are `length` predictions, as in the peers.
+    let reply = shape.length + 1 - prompt;
+    let pairs = (0..n).map(|_| TokenizedPair { prompt: ids(prompt), chosen: ids(reply), rejected: ids(reply) });
+    TokenizedPairs::from_ids(pairs.collect(), shape.model.block_size, 0)
+}
+
+fn sft(shape: &Shape, compute: &Compute, micro: Option<usize>) -> Result<Value> {
+    let pairs = random_pairs(shape, shape.batch * (shape.steps + 2), 1);
+    let mut model = Gpt::new(shape.model.clone(), 0)?;
+    let sft = Sft { train: train(shape, compute, shape.batch, micro) };
+    let run = sft.fit(&mut model, &pairs, &pairs.head(1))?;
+    let seconds = median_step(&run.history);
+    Ok(json!({
+        "work": "sft", "precision": compute.name()?, "tok_s": (shape.batch * shape.length) as f64 / seconds,
+        "step_ms": seconds * 1e3, "peak_mb": peak(&run.history), "loss": run.history.series("loss").last().map(|p| p.1),
+    }))
+}
+
+/// Nothing shared and nothing cached: the reference is scored in every step, and each prompt is read twice.
+fn dpo(shape: &Shape, compute: &Compute, micro: Option<usize>) -> Result<Value> {
+    let compute = Compute { share_prompts: false, ..compute.clone() };
+    let (batch, steps) = (shape.batch / 2, shape.steps + 2);
+    let pairs = random_pairs(shape, batch * steps, shape.length / 2);
+    let reference = Gpt::new(shape.model.clone(), 0)?.freeze()?;
+    let mut policy = reference.fork()?;
+    let dpo = Dpo { train: train(shape, &compute, batch, micro), ..Dpo::default() };
+    let run = dpo.fit(&mut policy, &reference, &pairs, &pairs.head(1))?;
+    // Every pair is used once, so that its score is one step's share of scoring them all.
+    let clock = Instant::now();
+    score::score_pairs_with(&reference, &pairs, &compute)?;
+    let seconds = median_step(&run.history) + clock.elapsed().as_secs_f64() / steps as f64;
+    Ok(json!({
+        "work": "dpo", "precision": compute.name()?, "tok_s": (shape.batch * shape.length) as f64 / seconds,
+        "step_ms": seconds * 1e3, "peak_mb": peak(&run.history),
+    }))
+}
+
+/// Real pairs, everything on: the time of a whole run, the scoring of the reference included.
+fn pairs(file: &str, words: &[&str]) -> Result<Value> {
+    let n: Vec<usize> = words.iter().map_while(|w| w.parse().ok()).collect();
+    let [n_layer, n_head, n_embd, batch, max_length, steps] = n[..] else { panic!("six sizes") };
+    let mut data = Dataset::read(file)?;
+    data.pairs.truncate(batch * steps);
+    let tokenizer = Tokenizer::train(&data.pairs, 4096)?;
+    let pairs = TokenizedPairs::new(&data.pairs, &tokenizer, max_length)?;
+    let compute = compute(words);
+    let model = config([n_layer, n_head, n_embd, tokenizer.vocab_size()], 1024);
+    let shape = Shape { model, batch, length: max_length, steps: steps - 2 };
+    let reference = Gpt::new(shape.model.clone(), 0)?.freeze()?;
+    let mut policy = reference.fork()?;
+    let dpo = Dpo { train: train(&shape, &compute, batch, micro(words)), ..Dpo::default() };
+    let clock = Instant::now();
+    let run = dpo.fit(&mut policy, &reference, &pairs, &pairs.head(1))?;
+    let seconds = clock.elapsed().as_secs_f64();
+    Ok(json!({
+        "work": "pairs", "precision": compute.name()?, "pairs_s": pairs.len() as f64 / seconds, "pairs": pairs.len(),
+        "tok_s": run.tokens / seconds, "seconds": seconds, "peak_mb": peak(&run.history),
+        "prompts_cut": pairs.prompts_cut, "replies_cut": pairs.replies_cut,
+    }))
+}

@@ -1,0 +1,294 @@
+//! Products with operands rounded to bf16 and sums in f32, on processors that have AVX512-BF16.
+//!
+//! One instruction (`vdpbf16ps`) multiplies 32 pairs of bf16 numbers and adds each two of them to an f32: twice the work of
+//! an f32 multiply-add. Both operands are packed first: two neighbours along the inner dimension share 32 bits.
+//! A tile of [`MR`] x [`NR`] results stays in registers while the inner dimension runs.
+
+use super::gemm::{Into, Matrix};
+use super::vector::on_widest;
+
+/// Rows of a tile: with two registers a row, 28 of the 32 registers hold sums.
+const MR: usize = 14;
+/// Columns of a tile: two registers of 16 numbers.
+const NR: usize = 32;
+/// Pairs along the inner dimension that are packed at once: a strip of the left side stays in the first-level cache.
+const PAIRS: usize = 256;
+/// Rows of the left side that are packed at once: they stay in the second-level cache.
+const ROWS: usize = 36 * MR;
+
+/// Whether this processor has the instruction.
+pub(super) fn available() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16") && std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// The upper 16 bits of the nearest bf16, ties to even, in the upper half of a word.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
+    if x.is_nan() { 0x7fc0_0000 } else { rounded }
+}
+
+#[inline(always)]
+fn pair(first: f32, second: f32) -> u32 {
+    (round(first) >> 16) | round(second)
+}
+
+/// The right side of a product, (k, n): strips of [`NR`] columns, in each the pairs along k in order.
+#[derive(Default)]
+pub(super) struct PackedRight {
+    data: Vec<u32>,
+    k: usize,
+    n: usize,
+}
+
+impl PackedRight {
+    pub(super) fn bytes(&self) -> usize {
+        4 * self.data.capacity()
+    }
+
+    /// Packs a matrix (k, n), reusing the memory that this one holds.
+    pub(super) fn pack(&mut self, b: Matrix<'_>, k: usize, n: usize) {
+        (self.k, self.n) = (k, n);
+        let pairs = k.div_ceil(2);
+        self.data.resize(n.div_ceil(NR) * pairs * NR, 0);
+        on_widest(|| {
+            for (strip, out) in self.data.chunks_exact_mut(pairs * NR).enumerate() {
+                let first = strip * NR;
+                let columns = NR.min(n - first);
+                if b.column == 1 {
+                    pack_rows(b, k, first, columns, out);
+                } else {
+                    pack_columns(b, k, first, columns, out);
+                }
+            }
+        });
+    }
+}
+
+/// Columns lie side by side in memory.
+#[inline(always)]
+fn pack_rows(b: Matrix<'_>, k: usize, first: usize, columns: usize, out: &mut [u32]) {
+    for (p, out) in out.as_chunks_mut::<NR>().0.iter_mut().enumerate() {
+        let upper = &b.data[2 * p * b.row + first..][..columns];
+        if columns == NR && 2 * p + 1 < k {
+            let lower = &b.data[(2 * p + 1) * b.row + first..][..NR];
+            for i in 0..NR {
+                out[i] = pair(upper[i], lower[i]);
+            }
+        } else {
+            out.fill(0);
+            for i in 0..columns {
+                let lower = if 2 * p + 1 < k { b.data[(2 * p + 1) * b.row + first + i] } else { 0.0 };
+                out[i] = pair(upper[i], lower);
+            }
+        }
+    }
+}
+
+/// The inner dimension lies side by side in memory: the transpose of rows.
+#[inline(always)]
+fn pack_columns(b: Matrix<'_>, k: usize, first: usize, columns: usize, out: &mut [u32]) {
+    let pairs = out.len() / NR;
+    let mut block = [[0u32; NR]; NR];
+    for start in (0..pairs).step_by(NR) {
+        let n = NR.min(pairs - start);
+        for (i, line) in block.iter_mut().enumerate().take(columns) {
+            let source = &b.data[(first + i) * b.column + 2 * start..][..(2 * n).min(k - 2 * start)];
+            let (whole, rest) = source.as_chunks::<2>();
+            for (to, two) in line.iter_mut().zip(whole) {
+                *to = pair(two[0], two[1]);
+            }
+            if let [last] = rest {
+                line[n - 1] = pair(*last, 0.0);
+            }
+        }
+        for p in 0..n {
+            for i in 0..NR {
+                out[(start + p) * NR + i] = if i < columns { block[i][p] } else { 0 };
+            }
+        }
+    }
+}
+
+/// Memory for the packed left side.
+#[derive(Default)]
+pub(super) struct LeftBuffer(Vec<u32>);
+
+impl LeftBuffer {
+    pub(super) fn bytes(&self) -> usize {
+        4 * self.0.capacity()
+    }
+}
+
+/// `out (+)= a b` with a (m, k), b packed and out in rows of `out_row` numbers; in one thread.
+pub(super) fn product(
+    m: usize,
+    a: Matrix<'_>,
+    b: &PackedRight,
+    out: &mut [f32],
+    out_row: usize,
+    into: Into,
+    buffer: &mut LeftBuffer,
+) {
+    let (k, n, pairs) = (b.k, b.n, b.k.div_ceil(2));
+    assert!(m == 0 || n == 0 || (m - 1) * out_row + n <= out.len(), "a product writes outside its destination");
+    if k == 0 && into == Into::Overwrite {
+        (0..m).for_each(|i| out[i * out_row..][..n].fill(0.0));
+    }
+    for first_pair in (0..pairs).step_by(PAIRS) {
+        let n_pairs = PAIRS.min(pairs - first_pair);
+        let add = into == Into::Add || first_pair > 0;
+        for first_row in (0..m).step_by(ROWS) {
+            let rows = ROWS.min(m - first_row);
+            buffer.0.resize(rows.div_ceil(MR) * MR * PAIRS, 0);
+            pack_left(a, [first_row, rows], [first_pair, n_pairs], k, &mut buffer.0);
+            for (strip, b) in b.data.chunks_exact(pairs * NR).enumerate() {
+                let b = &b[first_pair * NR..][..n_pairs * NR];
+                let columns = NR.min(n - strip * NR);
+                for (tile, a) in buffer.0.chunks_exact(MR * n_pairs).enumerate().take(rows.div_ceil(MR)) {
+                    let row = first_row + tile * MR;
+                    let out = &mut out[row * out_row + strip * NR..];
+                    tile_product(a, b, [MR.min(m - row), columns], out, out_row, add);
+                }
+            }
+        }
+    }
+}
+
+/// Strips of [`MR`] rows, in each the pairs along k in order.
+fn pack_left(
+    a: Matrix<'_>,
+    [first_row, rows]: [usize; 2],
+    [first_pair, n_pairs]: [usize; 2],
+    k: usize,
+    out: &mut [u32],
+) {
+    on_widest(|| {
+        for (tile, out) in out.chunks_exact_mut(MR * n_pairs).enumerate().take(rows.div_ceil(MR)) {
+            let first = first_row + tile * MR;
+            let own = MR.min(first_row + rows - first);
+            for (p, out) in out.as_chunks_mut::<MR>().0.iter_mut().enumerate() {
+                let at = 2 * (first_pair + p);
+                let last = at + 1 == k;
+                if a.row == 1 && own == MR && !last {
+                    let upper = &a.data[at * a.column + first..][..MR];
+                    let lower = &a.data[(at + 1) * a.column + first..][..MR];
+                    for i in 0..MR {
+                        out[i] = pair(upper[i], lower[i]);
+                    }
+                } else {
+                    for (i, out) in out.iter_mut().enumerate() {
+                        let read = |j: usize| a.data[(first + i) * a.row + j * a.column];
+                        *out = if i < own { pair(read(at), if last { 0.0 } else { read(at + 1) }) } else { 0 };
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// One tile of results; rows and columns behind `valid` are computed and thrown away.
+fn tile_product(a: &[u32], b: &[u32], valid: [usize; 2], out: &mut [f32], out_row: usize, add: bool) {
+    let mut tile = [0f32; MR * NR];
+    #[cfg(target_arch = "x86_64")]
+    {
+        assert!(a.len() / MR == b.len() / NR && available());
+        // SAFETY: the processor has the instructions, both strips have the same number of pairs, and a whole tile fits
+        // `tile`; `out` is given only where a whole tile fits it.
+        #[allow(unsafe_code)]
+        unsafe {
+            if valid == [MR, NR] {
+                assert!((MR - 1) * out_row + NR <= out.len());
+                return run_tile(a.as_ptr(), b.as_ptr(), b.len() / NR, out.as_mut_ptr(), out_row, add);
+            }
+            run_tile(a.as_ptr(), b.as_ptr(), b.len() / NR, tile.as_mut_ptr(), NR, false);
+        }
+    }
+    for (i, row) in tile.as_chunks::<NR>().0.iter().enumerate().take(valid[0]) {
+        for (out, x) in out[i * out_row..][..valid[1]].iter_mut().zip(row) {
+            *out = if add { *out + x } else { *x };
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX512-BF16; `a` holds `pairs` x MR words, `b` `pairs` x NR, `out` MR rows of NR numbers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[allow(unsafe_code)]
+unsafe fn run_tile(a: *const u32, b: *const u32, pairs: usize, out: *mut f32, out_row: usize, add: bool) {
+    use std::arch::x86_64::*;
+    // SAFETY: all reads and writes lie where the caller promises memory; __m512bh is 512 bits of bf16.
+    unsafe {
+        let bf16 = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+        let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+        for p in 0..pairs {
+            let right =
+                [bf16(_mm512_loadu_si512(b.add(p * NR).cast())), bf16(_mm512_loadu_si512(b.add(p * NR + 16).cast()))];
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let left = bf16(_mm512_set1_epi32(a.add(p * MR + i).read().cast_signed()));
+                sum[0] = _mm512_dpbf16_ps(sum[0], left, right[0]);
+                sum[1] = _mm512_dpbf16_ps(sum[1], left, right[1]);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            for (half, value) in sum.into_iter().enumerate() {
+                let to = out.add(i * out_row + half * 16);
+                _mm512_storeu_ps(to, if add { _mm512_add_ps(value, _mm512_loadu_ps(to)) } else { value });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn equals_the_product_of_rounded_numbers_for_odd_sizes_and_transposes() {
+        if !available() {
+            return println!("skipped: this processor has no AVX512-BF16");
+        }
+        let rounded = |x: f32| f64::from(f32::from_bits(round(x)));
+        for (m, n, k) in [(1, 1, 1), (14, 32, 2), (15, 33, 3), (40, 70, 129), (521, 65, 515), (29, 31, 1030)] {
+            let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+            for transposed in [false, true] {
+                let matrix = |data, rows, columns| {
+                    if transposed { Matrix { data, row: 1, column: rows } } else { Matrix::rows(data, columns) }
+                };
+                let (left, right) = (matrix(&a, m, k), matrix(&b, k, n));
+                let mut packed = PackedRight::default();
+                packed.pack(right, k, n);
+                let mut out = vec![0.5f32; m * (n + 3)];
+                product(m, left, &packed, &mut out, n + 3, Into::Add, &mut LeftBuffer::default());
+                for i in 0..m {
+                    for j in 0..n {
+                        let read = |x: Matrix<'_>, i: usize, j: usize| rounded(x.data[i * x.row + j * x.column]);
+                        let exact: f64 = (0..k).map(|t| read(left, i, t) * read(right, t, j)).sum();
+                        let got = f64::from(out[i * (n + 3) + j]) - 0.5;
+                        assert!((got - exact).abs() < 1e-4, "{m} {n} {k} {transposed}: {got} {exact}");
+                    }
+                    assert!(out[i * (n + 3) + n..][..3].iter().all(|x| *x == 0.5), "wrote beside the rows");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounds_to_the_nearest_and_ties_to_even() {
+        assert_eq!(round(1.0), 1f32.to_bits());
+        assert_eq!(round(f32::from_bits(0x3f80_8000)), 0x3f80_0000);
+        assert_eq!(round(f32::from_bits(0x3f81_8000)), 0x3f82_0000);
+        assert_eq!(round(f32::from_bits(0x3f80_8001)), 0x3f81_0000);
+        assert_eq!(round(f32::INFINITY), f32::INFINITY.to_bits());
+        assert!(f32::from_bits(round(f32::NAN)).is_nan());
+    }
+}

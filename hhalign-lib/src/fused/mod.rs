@@ -1,0 +1,94 @@
+//! The fast path: the model's forward and backward pass written out over plain slices.
+//!
+//! [`crate::model`] composes the model from operations that can be read one by one; it is the text, and the oracle that
+//! this module is tested against (`tests/fused.rs`: values and every gradient). Here the same formulas run without
+//! padding, without a graph, with the logits of a few rows at a time and with vector instructions chosen when the
+//! program runs. A pass stays in one thread; a step's passes run side by side.
+
+mod attention;
+mod bf16;
+mod gelu;
+mod gemm;
+mod head;
+mod norm;
+mod packed;
+mod pass;
+mod products;
+mod vector;
+mod weights;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::head::Guesses;
+pub use self::packed::Packed;
+pub use self::pass::{Keep, Workspace};
+pub(crate) use self::vector::on_widest;
+pub use self::weights::{Weights, with_weights};
+use crate::error::{Error, Result};
+
+/// In what numbers the matrix products of training run. Weights, sums, gradients and the optimiser are f32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Precision {
+    /// Products of f32 numbers: the exact path, and the same figures on every processor up to rounding.
+    #[default]
+    F32,
+    /// Operands of products rounded to bf16 (8 bits of precision), sums in f32. Attention scores stay f32. Needs a
+    /// processor with AVX512-BF16.
+    Bf16,
+    /// [`Precision::Bf16`] where the processor has it, [`Precision::F32`] elsewhere.
+    Auto,
+}
+
+/// How a run computes: nothing here changes what is computed, only how fast, in how much memory and how finely rounded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compute {
+    /// In what numbers matrix products run.
+    pub precision: Precision,
+    /// Use the composed model and automatic differentiation instead of this module: slower, for reading and checking.
+    pub composed: bool,
+    /// Let the replies of a pair share the rows of their prompt; exact, since nothing in a prompt sees a reply.
+    pub share_prompts: bool,
+    /// Keep only the input of each block for the backward pass and compute the rest again: a third more work, and far
+    /// less memory for long sequences and deep models.
+    pub checkpoint_activations: bool,
+}
+
+impl Default for Compute {
+    fn default() -> Self {
+        Self { precision: Precision::F32, composed: false, share_prompts: true, checkpoint_activations: false }
+    }
+}
+
+impl Compute {
+    /// A short name of what decides the rounding: `f32`, `bf16` or `composed`.
+    ///
+    /// # Errors
+    /// The processor cannot do what the precision asks for.
+    pub fn name(&self) -> Result<&'static str> {
+        Ok(match (self.composed, self.precision.is_bf16()?) {
+            (true, _) => "composed",
+            (_, true) => "bf16",
+            (_, false) => "f32",
+        })
+    }
+
+    /// What a forward pass before a backward pass keeps.
+    pub(crate) fn keep(&self) -> Keep {
+        if self.checkpoint_activations { Keep::BlockInputs } else { Keep::Activations }
+    }
+}
+
+impl Precision {
+    /// Whether bf16 is to be used here.
+    pub(crate) fn is_bf16(self) -> Result<bool> {
+        match (self, bf16::available()) {
+            (Self::F32, _) | (Self::Auto, false) => Ok(false),
+            (_, true) => Ok(true),
+            (Self::Bf16, false) => Err(Error::new(
+                "this processor has no bf16 products",
+                "Precision::Bf16 without AVX512-BF16",
+                "use Precision::Auto, which takes f32 where bf16 is missing",
+            )),
+        }
+    }
+}

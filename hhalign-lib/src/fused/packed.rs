@@ -1,0 +1,126 @@
+//! Sequences end to end without padding, and replies that share one prompt.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+
+/// Some rows that attend to each other causally, and before that to all rows of `prefix`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) rows: Range<usize>,
+    pub(super) prefix: Range<usize>,
+}
+
+/// Tokens as they go through the model: one row each, no padding.
+///
+/// A prompt that several replies follow stands there once. The rows of each reply attend to the prompt's rows and to
+/// their own, at the positions they would have right behind the prompt: under causal attention this gives exactly the
+/// hidden states of separate sequences. The last token of a reply predicts nothing and has no row.
+///
+/// Shapes: R rows; N reply tokens, the targets, in the order of the replies.
+#[derive(Debug, Clone, Default)]
+pub struct Packed {
+    pub(super) ids: Vec<u32>,
+    pub(super) positions: Vec<u32>,
+    pub(super) spans: Vec<Span>,
+    pub(super) target_rows: Vec<usize>,
+    pub(super) targets: Vec<u32>,
+    reply_lengths: Vec<usize>,
+}
+
+impl Packed {
+    /// Adds a prompt and the replies that share it; each is a sequence of its own for the targets.
+    ///
+    /// # Errors
+    /// An empty prompt or reply, or no reply.
+    pub fn push(&mut self, prompt: &[u32], replies: &[&[u32]]) -> Result<()> {
+        if prompt.is_empty() || replies.is_empty() || replies.iter().any(|r| r.is_empty()) {
+            let got = format!(
+                "{} prompt tokens, replies of {:?}",
+                prompt.len(),
+                replies.iter().map(|r| r.len()).collect::<Vec<_>>()
+            );
+            return Err(Error::new(
+                "a sequence needs a prompt and a reply",
+                got,
+                "drop such pairs; the audit of Dataset::read does",
+            ));
+        }
+        let start = self.ids.len();
+        self.rows_of(prompt, 0);
+        let shared = start..self.ids.len();
+        let alone = replies.len() == 1;
+        if !alone {
+            self.spans.push(Span { rows: shared.clone(), prefix: 0..0 });
+        }
+        for reply in replies {
+            let first = self.ids.len();
+            self.rows_of(&reply[..reply.len() - 1], prompt.len());
+            // A single reply goes on in the prompt's own span.
+            let (rows, prefix) =
+                if alone { (start..self.ids.len(), 0..0) } else { (first..self.ids.len(), shared.clone()) };
+            if !rows.is_empty() {
+                self.spans.push(Span { rows, prefix });
+            }
+            self.target_rows.push(shared.end - 1);
+            self.target_rows.extend(first..self.ids.len());
+            self.targets.extend_from_slice(reply);
+            self.reply_lengths.push(reply.len());
+        }
+        Ok(())
+    }
+
+    fn rows_of(&mut self, ids: &[u32], position: usize) {
+        self.ids.extend_from_slice(ids);
+        self.positions.extend((position..position + ids.len()).map(|p| p as u32));
+    }
+
+    /// Rows: tokens that go through the model. R.
+    pub fn n_rows(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Reply tokens: N.
+    pub fn n_targets(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Reply tokens in each sequence, in the order in which they were added; they sum to N.
+    pub fn reply_lengths(&self) -> &[usize] {
+        &self.reply_lengths
+    }
+
+    /// Sums per-token values over each sequence.
+    ///
+    /// # Shapes
+    /// (N) -> one for each reply
+    pub fn sum_by_sequence(&self, values: &[f32]) -> Vec<f32> {
+        let mut rest = values;
+        let sum = |&n: &usize| {
+            let (own, later) = rest.split_at(n);
+            rest = later;
+            own.iter().sum()
+        };
+        self.reply_lengths.iter().map(sum).collect()
+    }
+
+    /// Says whether every id and position exists in a model.
+    pub(super) fn check(&self, vocab_size: usize, block_size: usize) -> Result<()> {
+        if let Some(position) = self.positions.iter().max().filter(|p| **p as usize >= block_size) {
+            return Err(Error::new(
+                "the sequence is longer than the model's block",
+                format!("position {position}, block_size {block_size}"),
+                "cut the text, or use a preset with a longer block",
+            ));
+        }
+        let ids = self.ids.iter().chain(&self.targets);
+        if let Some(id) = ids.max().filter(|id| **id as usize >= vocab_size) {
+            return Err(Error::new(
+                "a token id is outside the vocabulary",
+                format!("id {id}, vocabulary of {vocab_size}"),
+                "tokenise with the tokenizer that the model was made for",
+            ));
+        }
+        Ok(())
+    }
+}

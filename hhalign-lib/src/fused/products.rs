@@ -1,0 +1,83 @@
+//! The three products of a linear layer, in f32 or with bf16 operands.
+
+use super::bf16::{self, LeftBuffer, PackedRight};
+use super::gemm::{self, Into, Matrix};
+
+/// A matrix (in, out) of the model; with its two packed forms where products run in bf16.
+pub(super) struct Weight<'a> {
+    matrix: Matrix<'a>,
+    pub(super) n_in: usize,
+    pub(super) n_out: usize,
+    packed: Option<[PackedRight; 2]>,
+}
+
+impl<'a> Weight<'a> {
+    /// Stored (in, out), as GPT-2's linear layers are.
+    pub(super) fn linear(data: &'a [f32], n_in: usize, n_out: usize) -> Self {
+        Self { matrix: Matrix::rows(data, n_out), n_in, n_out, packed: None }
+    }
+
+    /// Stored (out, in), as the head is, which is the token embedding.
+    pub(super) fn tied(data: &'a [f32], n_in: usize, n_out: usize) -> Self {
+        Self { matrix: Matrix::rows(data, n_in).transposed(), n_in, n_out, packed: None }
+    }
+
+    /// Rounds to bf16 and packs, for the forward product and for that of the input's gradient.
+    pub(super) fn pack(&mut self, gradients: bool) {
+        let mut packed = <[PackedRight; 2]>::default();
+        packed[0].pack(self.matrix, self.n_in, self.n_out);
+        if gradients {
+            packed[1].pack(self.matrix.transposed(), self.n_out, self.n_in);
+        }
+        self.packed = Some(packed);
+    }
+}
+
+/// Memory that products need, kept from one to the next.
+#[derive(Default)]
+pub(super) struct Products {
+    /// Logits of a chunk of rows.
+    pub(super) logits: Vec<f32>,
+    left: LeftBuffer,
+    right: PackedRight,
+    pub(super) bf16: bool,
+}
+
+impl Products {
+    /// `out (+)= x W` for rows x.
+    pub(super) fn forward(&mut self, w: &Weight<'_>, x: &[f32], out: &mut [f32], into: Into) {
+        let (m, x) = (x.len() / w.n_in, Matrix::rows(x, w.n_in));
+        match &w.packed {
+            Some([forward, _]) => bf16::product(m, x, forward, out, w.n_out, into, &mut self.left),
+            None => gemm::product([m, w.n_out, w.n_in], x, w.matrix, out, w.n_out, into, 1.0),
+        }
+    }
+
+    /// `dx = dout Wᵀ` for rows dout.
+    pub(super) fn backward(&mut self, w: &Weight<'_>, dout: &[f32], dx: &mut [f32]) {
+        let (m, dout) = (dout.len() / w.n_out, Matrix::rows(dout, w.n_out));
+        match &w.packed {
+            Some([_, backward]) => bf16::product(m, dout, backward, dx, w.n_in, Into::Overwrite, &mut self.left),
+            None => {
+                let sizes = [m, w.n_in, w.n_out];
+                gemm::product(sizes, dout, w.matrix.transposed(), dx, w.n_in, Into::Overwrite, 1.0);
+            }
+        }
+    }
+
+    /// `dw += xᵀ dout` for rows x (R, in) and dout (R, out); dw is stored (in, out).
+    pub(super) fn weight_gradient(&mut self, [n_in, n_out]: [usize; 2], x: &[f32], dout: &[f32], dw: &mut [f32]) {
+        let rows = x.len() / n_in;
+        let (x, dout) = (Matrix::rows(x, n_in).transposed(), Matrix::rows(dout, n_out));
+        if self.bf16 {
+            self.right.pack(dout, rows, n_out);
+            bf16::product(n_in, x, &self.right, dw, n_out, Into::Add, &mut self.left);
+        } else {
+            gemm::product([n_in, n_out, rows], x, dout, dw, n_out, Into::Add, 1.0);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        4 * self.logits.capacity() + self.left.bytes() + self.right.bytes()
+    }
+}

@@ -1,0 +1,196 @@
+//! The fast path against the composed model and automatic differentiation: values and every gradient.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use common::{max_abs, named_gradients, numbers};
+use hhalign::batch::Batch;
+use hhalign::fused::{Guesses, Keep, Packed, Precision, Workspace, with_weights};
+use hhalign::gradients::Gradients;
+use hhalign::model::{Gpt, GptConfig};
+use hhalign::nn::Dropout;
+use hhalign::score;
+
+type Sequences = Vec<(Vec<u32>, Vec<Vec<u32>>)>;
+
+fn model(config: GptConfig) -> Gpt {
+    let model = Gpt::new(config, 3).unwrap();
+    // Layer norms and biases away from their start, so that a wrong use of them shows.
+    let moved = model.parameters().iter().map(|(name, tensor)| {
+        let n = tensor.elem_count();
+        let noise: Vec<f32> = (0..n).map(|i| ((i * 37 + name.len() * 11) % 97) as f32 / 970.0 - 0.05).collect();
+        let noise = Tensor::from_vec(noise, tensor.dims(), tensor.device()).unwrap();
+        (name.clone(), ((tensor * 3.0).unwrap() + noise).unwrap())
+    });
+    Gpt::from_parameters(model.config.clone(), moved.collect(), true).unwrap()
+}
+
+fn config(n_layer: usize, n_head: usize, n_embd: usize, vocab_size: usize) -> GptConfig {
+    GptConfig { vocab_size, block_size: 160, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
+}
+
+fn ids(n: usize, seed: usize, vocab: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * 31 + seed * 17 + i * i) % vocab) as u32).collect()
+}
+
+/// Prompts with one or several replies, of odd lengths: a prompt and a reply of one token among them.
+fn sequences(vocab: usize) -> Sequences {
+    let id = |n, seed| ids(n, seed, vocab);
+    vec![
+        (id(1, 1), vec![id(1, 2)]),
+        (id(7, 3), vec![id(5, 4), id(9, 5)]),
+        (id(1, 6), vec![id(1, 7), id(33, 8), id(2, 9)]),
+        (id(70, 10), vec![id(66, 11), id(81, 12)]),
+        (id(130, 13), vec![id(17, 14)]),
+    ]
+}
+
+fn packed(sequences: &Sequences, share: bool) -> Packed {
+    let mut packed = Packed::default();
+    for (prompt, replies) in sequences {
+        let replies: Vec<&[u32]> = replies.iter().map(Vec::as_slice).collect();
+        replies.chunks(if share { replies.len() } else { 1 }).for_each(|r| packed.push(prompt, r).unwrap());
+    }
+    packed
+}
+
+/// What flows back into each log-probability: any numbers will do.
+fn slopes(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 13) % 29) as f32 / 29.0 - 0.4).collect()
+}
+
+struct Oracle {
+    logps: Vec<f64>,
+    guesses: Guesses,
+    gradients: BTreeMap<String, Tensor>,
+}
+
+fn oracle(model: &Gpt, sequences: &Sequences) -> Oracle {
+    let flat: Vec<(&[u32], &[u32])> =
+        sequences.iter().flat_map(|(p, replies)| replies.iter().map(move |r| (p.as_slice(), r.as_slice()))).collect();
+    let batch = Batch::new(&flat, 0).unwrap();
+    let logits = score::reply_logits(model, &batch, &mut Dropout::off()).unwrap();
+    let logps = score::logps_of_targets(&logits, &batch).unwrap();
+    let n = batch.n_reply_tokens();
+    let loss = (&logps * Tensor::new(slopes(n), logps.device()).unwrap()).unwrap().sum_all().unwrap();
+    Oracle {
+        logps: numbers(&logps),
+        guesses: score::guesses(&logits, &batch.targets).unwrap(),
+        gradients: named_gradients(model, loss.backward().unwrap()),
+    }
+}
+
+fn fused(model: &Gpt, packed: &Packed, keep: Keep, precision: Precision) -> (Vec<f32>, Guesses, Gradients) {
+    let (mut workspace, mut guesses) = (Workspace::default(), Guesses::default());
+    let mut gradients = Gradients::zeros(&model.config);
+    let logps = with_weights(model, precision, true, |weights| {
+        // A pass before it, so that memory used once is used again.
+        let other = super_short();
+        workspace.forward(weights, &other, keep, None)?;
+        workspace.backward(weights, &other, &[0.0; 2], &mut gradients);
+        let logps = workspace.forward(weights, packed, keep, Some(&mut guesses))?;
+        workspace.backward(weights, packed, &slopes(logps.len()), &mut gradients);
+        Ok(logps)
+    });
+    (logps.unwrap(), guesses, gradients)
+}
+
+fn super_short() -> Packed {
+    let mut packed = Packed::default();
+    packed.push(&[1], &[&[2], &[3]]).unwrap();
+    packed
+}
+
+/// The largest difference of each gradient, relative to the largest number of its tensor.
+fn worst(ours: &Gradients, exact: &BTreeMap<String, Tensor>) -> (f64, String) {
+    let mut worst = (0.0, String::new());
+    for (name, ours) in ours.to_tensors().unwrap() {
+        let (ours, exact) = (numbers(&ours), numbers(&exact[&name]));
+        let error = common::distance(&ours, &exact) / max_abs(&exact).max(1e-12);
+        if error > worst.0 || error.is_nan() {
+            worst = (error, name);
+        }
+    }
+    worst
+}
+
+#[test]
+fn values_and_every_gradient_equal_the_composed_models() {
+    for config in [config(1, 1, 8, 37), config(2, 3, 33, 101), config(3, 4, 64, 300)] {
+        let (model, sequences) = (model(config.clone()), sequences(config.vocab_size));
+        let exact = oracle(&model, &sequences);
+        for share in [false, true] {
+            for keep in [Keep::Activations, Keep::BlockInputs] {
+                let (logps, guesses, gradients) = fused(&model, &packed(&sequences, share), keep, Precision::F32);
+                let ours: Vec<f64> = logps.iter().copied().map(f64::from).collect();
+                let (value, (slope, name)) =
+                    (common::distance(&ours, &exact.logps), worst(&gradients, &exact.gradients));
+                println!(
+                    "C {} share {share} {keep:?}: values {value:.1e}, gradients {slope:.1e} ({name})",
+                    config.n_embd
+                );
+                assert!(value < 2e-5 && slope < 2e-5, "{config:?} share {share} {keep:?}: {value} {slope} {name}");
+                assert_eq!(guesses.right, exact.guesses.right);
+                let entropy = |g: &Guesses| g.entropy.iter().copied().map(f64::from).collect::<Vec<_>>();
+                assert!(common::distance(&entropy(&guesses), &entropy(&exact.guesses)) < 2e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn scoring_keeps_nothing_and_gives_the_same() {
+    let model = model(config(3, 2, 32, 64));
+    let packed = packed(&sequences(64), true);
+    let (with, ..) = fused(&model, &packed, Keep::Activations, Precision::F32);
+    let mut workspace = Workspace::default();
+    let without =
+        with_weights(&model, Precision::F32, false, |w| workspace.forward(w, &packed, Keep::Nothing, None)).unwrap();
+    assert_eq!(with, without);
+}
+
+#[test]
+fn a_shared_prompt_takes_fewer_rows() {
+    let all = sequences(50);
+    let rows = |share| packed(&all, share).n_rows();
+    let prompts: usize = all.iter().map(|(p, replies)| p.len() * (replies.len() - 1)).sum();
+    assert_eq!(rows(false) - rows(true), prompts);
+}
+
+#[test]
+fn bf16_stays_near_f32() {
+    let model = model(config(3, 4, 64, 300));
+    let sequences = sequences(300);
+    let exact = oracle(&model, &sequences);
+    let packed = packed(&sequences, true);
+    match with_weights(&model, Precision::Bf16, true, |_| Ok(())) {
+        Err(error) => println!("skipped: {error}"),
+        Ok(()) => {
+            let (logps, _, gradients) = fused(&model, &packed, Keep::Activations, Precision::Bf16);
+            let ours: Vec<f64> = logps.iter().copied().map(f64::from).collect();
+            let (value, (slope, name)) = (common::distance(&ours, &exact.logps), worst(&gradients, &exact.gradients));
+            println!("bf16: values {value:.1e}, gradients {slope:.1e} ({name})");
+            // bf16 keeps 8 bits, 0.4% of an operand; the largest log-probability here is near -20.
+            let value = value / max_abs(&exact.logps);
+            assert!(value > 1e-6 && value < 0.01 && slope < 0.1, "{value} {slope} {name}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_refused() {
+    let model = model(config(1, 2, 16, 50));
+    let run = |prompt: &[u32], reply: &[u32]| {
+        let mut packed = Packed::default();
+        packed.push(prompt, &[reply])?;
+        with_weights(&model, Precision::F32, false, |w| Workspace::default().forward(w, &packed, Keep::Nothing, None))
+    };
+    assert!(run(&[1, 2], &[3]).is_ok());
+    assert!(common::error(run(&[1, 50], &[3])).got().contains("id 50"));
+    assert!(common::error(run(&[1], &[99])).got().contains("id 99"));
+    assert!(common::error(run(&[1; 100], &[1; 62])).got().contains("position 160"));
+    assert!(run(&[1; 100], &[1; 61]).is_ok(), "the last token predicts nothing and needs no position");
+    assert!(run(&[], &[1]).is_err() && run(&[1], &[]).is_err());
+}
