@@ -7,11 +7,13 @@
 use std::time::Instant;
 
 use hhalign::batch::{TokenizedPair, TokenizedPairs};
+use hhalign::checkpoint::load_model;
 use hhalign::data::Dataset;
 use hhalign::error::Result;
 use hhalign::fused::{Compute, Precision};
 use hhalign::model::{Gpt, GptConfig};
 use hhalign::rng::stream;
+use hhalign::sample::Sampler;
 use hhalign::score;
 use hhalign::tokenize::Tokenizer;
 use hhalign::train::{Dpo, History, Sft, TrainConfig};
@@ -25,6 +27,7 @@ fn main() -> Result<()> {
         ["sft", rest @ ..] => sft(&Shape::read(rest), &compute(rest), micro(rest))?,
         ["dpo", rest @ ..] => dpo(&Shape::read(rest), &compute(rest), micro(rest))?,
         ["pairs", file, rest @ ..] => pairs(file, rest)?,
+        ["generate", folder, rest @ ..] => generate(folder, rest)?,
         _ => panic!("see the usage at the top of this file"),
     };
     println!("{result}");
@@ -165,4 +168,23 @@ fn pairs(file: &str, words: &[&str]) -> Result<Value> {
         "tok_s": run.tokens / seconds, "seconds": seconds, "peak_mb": peak(&run.history),
         "prompts_cut": pairs.prompts_cut, "replies_cut": pairs.replies_cut,
     }))
+}
+
+/// Greedy replies to random prompts of 32 tokens; the ids go into the result, to be compared with the peer's.
+fn generate(folder: &str, words: &[&str]) -> Result<Value> {
+    let n: Vec<usize> = words.iter().map_while(|w| w.parse().ok()).collect();
+    let [batch, new_tokens] = n[..] else { panic!("two sizes") };
+    let (model, _) = load_model(folder)?;
+    let vocab = model.config.vocab_size;
+    let prompts: Vec<Vec<u32>> =
+        (0..batch).map(|b| (0..32).map(|i| ((b * 977 + i * 131 + 7) % vocab) as u32).collect()).collect();
+    let sampler = Sampler { temperature: 0.0, max_new_tokens: new_tokens, ..Sampler::default() };
+    let mut seconds = vec![];
+    let mut ids = vec![];
+    for _ in 0..4 {
+        let clock = Instant::now();
+        ids = sampler.ids(&model, prompts.clone(), None)?;
+        seconds.push(clock.elapsed().as_secs_f64());
+    }
+    Ok(json!({ "work": "generate", "tok_s": (batch * new_tokens) as f64 / median(seconds.split_off(1)), "ids": ids }))
 }

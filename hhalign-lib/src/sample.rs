@@ -1,10 +1,10 @@
 //! Seeded decoding with a cache of keys and values.
 
-use candle_core::{DType, Device, Tensor};
 use rand::Rng as _;
 
 use crate::error::{Error, Result};
-use crate::model::{Gpt, KvCache};
+use crate::fused::{Decoder, Precision, Weights, with_weights};
+use crate::model::Gpt;
 use crate::parallel;
 use crate::rng::{Rng, stream};
 use crate::tokenize::Tokenizer;
@@ -39,8 +39,8 @@ pub struct Reply {
     pub ended: bool,
 }
 
-/// Prompts decoded together at most; they share a length.
-const MAX_BATCH: usize = 32;
+/// Prompts decoded together at most.
+const MAX_BATCH: usize = 16;
 
 impl Sampler {
     /// Says what is wrong with the settings, if anything.
@@ -83,81 +83,70 @@ impl Sampler {
     /// # Ok::<(), hhalign::error::Error>(())
     /// ```
     pub fn replies(&self, model: &Gpt, tokenizer: &Tokenizer, prompts: &[String]) -> Result<Vec<Reply>> {
+        let encoded = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;
+        let replies = self.ids(model, encoded, Some(tokenizer.eos_id()))?.into_iter().map(|ids| {
+            let ended = ids.last() == Some(&tokenizer.eos_id());
+            Ok(Reply { text: tokenizer.decode(&ids)?, ids, ended })
+        });
+        replies.collect()
+    }
+
+    /// The same on ids: one reply to each prompt, in order; it ends with `eos_id` unless it was cut.
+    ///
+    /// # Errors
+    /// As [`Sampler::replies`].
+    pub fn ids(&self, model: &Gpt, mut prompts: Vec<Vec<u32>>, eos_id: Option<u32>) -> Result<Vec<Vec<u32>>> {
         self.check()?;
-        let frozen = model.freeze()?;
         let room = model.config.block_size.saturating_sub(self.max_new_tokens).max(1);
-        let mut encoded = Vec::with_capacity(prompts.len());
-        for (i, prompt) in prompts.iter().enumerate() {
-            let mut ids = tokenizer.encode(prompt)?;
-            if ids.is_empty() {
-                return Err(Error::new(
-                    format!("prompt {i} is empty"),
-                    "no token",
-                    "a prompt ends with \"\\n\\nAssistant:\"",
-                ));
-            }
+        if let Some(i) = prompts.iter().position(Vec::is_empty) {
+            let fix = "a prompt ends with \"\\n\\nAssistant:\"";
+            return Err(Error::new(format!("prompt {i} is empty"), "no token", fix));
+        }
+        for ids in &mut prompts {
             ids.drain(..ids.len().saturating_sub(room));
-            encoded.push((i, ids));
         }
-        // Prompts of one length share a cache without padding, so that a batch changes nothing but speed.
-        encoded.sort_by_key(|(i, ids)| (ids.len(), *i));
-        let mut groups: Vec<Vec<(usize, Vec<u32>)>> = vec![];
-        for item in encoded {
-            match groups.last_mut() {
-                Some(group) if group.len() < MAX_BATCH && group[0].1.len() == item.1.len() => group.push(item),
-                _ => groups.push(vec![item]),
-            }
-        }
-        let mut replies: Vec<(usize, Reply)> =
-            parallel::map(&groups, |group| self.decode_group(&frozen, tokenizer, group))?
-                .into_iter()
-                .flatten()
-                .collect();
+        // Of like lengths, so that a group ends together; what a prompt gets does not depend on its neighbours.
+        let mut order: Vec<usize> = (0..prompts.len()).collect();
+        order.sort_by_key(|&i| prompts[i].len());
+        let size = order.len().div_ceil(parallel::threads()).clamp(1, MAX_BATCH);
+        let groups: Vec<&[usize]> = order.chunks(size).collect();
+        let drawn = with_weights(model, Precision::F32, false, |weights| {
+            parallel::map(&groups, |group| self.decode_group(weights, &prompts, group, eos_id))
+        })?;
+        let mut replies: Vec<(usize, Vec<u32>)> = order.iter().copied().zip(drawn.into_iter().flatten()).collect();
         replies.sort_by_key(|r| r.0);
         Ok(replies.into_iter().map(|r| r.1).collect())
     }
 
     fn decode_group(
         &self,
-        model: &Gpt,
-        tokenizer: &Tokenizer,
-        group: &[(usize, Vec<u32>)],
-    ) -> Result<Vec<(usize, Reply)>> {
-        let mut rngs: Vec<Rng> = group.iter().map(|(i, _)| stream(self.seed, "sample", &[*i as u64])).collect();
+        weights: &Weights<'_>,
+        prompts: &[Vec<u32>],
+        group: &[usize],
+        eos_id: Option<u32>,
+    ) -> Result<Vec<Vec<u32>>> {
+        let mut decoder = Decoder::new(weights);
+        let mut rngs: Vec<Rng> = group.iter().map(|i| stream(self.seed, "sample", &[*i as u64])).collect();
         let mut drawn: Vec<Vec<u32>> = vec![vec![]; group.len()];
-        let mut cache = KvCache::new(model);
-        let mut alive: Vec<usize> = (0..group.len()).collect();
-        let mut input: Vec<u32> = group.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+        let config = weights.config();
         let limit =
-            self.max_new_tokens.min(model.config.block_size - group[0].1.len().min(model.config.block_size - 1));
-        while !alive.is_empty() {
-            let t = input.len() / alive.len();
-            let ids = Tensor::from_vec(std::mem::take(&mut input), (alive.len(), t), &Device::Cpu)?;
-            let hidden = model.hidden_cached(&ids, &mut cache)?;
-            let logits =
-                model.head(&hidden.narrow(1, t - 1, 1)?.squeeze(1)?)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-            let mut rows = vec![];
-            let mut still = vec![];
-            for (row, &g) in alive.iter().enumerate() {
-                let id = self.draw(&logits[row], &mut rngs[g]);
-                drawn[g].push(id);
-                if id != tokenizer.eos_id() && drawn[g].len() < limit {
-                    rows.push(row as u32);
-                    still.push(g);
-                    input.push(id);
-                }
-            }
-            if still.len() < alive.len() && !still.is_empty() {
-                let n = rows.len();
-                cache.keep_rows(&Tensor::from_vec(rows, n, &Device::Cpu)?)?;
-            }
-            alive = still;
+            |g: usize| self.max_new_tokens.min(config.block_size - prompts[group[g]].len().min(config.block_size - 1));
+        for (g, &i) in group.iter().enumerate() {
+            let (_, logits) = decoder.start(&prompts[i])?;
+            drawn[g].push(self.draw(&logits, &mut rngs[g]));
         }
-        let replies = group.iter().zip(drawn).map(|((i, _), ids)| {
-            let ended = ids.last() == Some(&tokenizer.eos_id());
-            Ok((*i, Reply { text: tokenizer.decode(&ids)?, ids, ended }))
-        });
-        replies.collect()
+        let goes_on = |g: usize, ids: &[u32]| ids.last().copied() != eos_id && ids.len() < limit(g);
+        loop {
+            let alive: Vec<usize> = (0..group.len()).filter(|&g| goes_on(g, &drawn[g])).collect();
+            if alive.is_empty() {
+                return Ok(drawn);
+            }
+            let last: Vec<u32> = alive.iter().filter_map(|&g| drawn[g].last().copied()).collect();
+            let logits = decoder.append(&alive, &last)?;
+            for (&g, logits) in alive.iter().zip(logits.chunks_exact(config.vocab_size)) {
+                drawn[g].push(self.draw(logits, &mut rngs[g]));
+            }
+        }
     }
 
     /// Draws an id from logits.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use common::{max_abs, named_gradients, numbers};
 use hhalign::batch::Batch;
-use hhalign::fused::{Guesses, Keep, Packed, Precision, Workspace, with_weights};
+use hhalign::fused::{Decoder, Guesses, Keep, Packed, Precision, Workspace, with_weights};
 use hhalign::gradients::Gradients;
 use hhalign::model::{Gpt, GptConfig};
 use hhalign::nn::Dropout;
@@ -193,4 +193,42 @@ fn what_does_not_fit_the_model_is_refused() {
     assert!(common::error(run(&[1; 100], &[1; 62])).got().contains("position 160"));
     assert!(run(&[1; 100], &[1; 61]).is_ok(), "the last token predicts nothing and needs no position");
     assert!(run(&[], &[1]).is_err() && run(&[1], &[]).is_err());
+}
+
+#[test]
+fn decoding_with_a_cache_gives_the_logits_of_the_whole_text() {
+    for config in [config(2, 3, 33, 101), config(3, 4, 64, 300)] {
+        let model = model(config.clone());
+        let texts: Vec<Vec<u32>> = [40, 90, 7].iter().map(|n| ids(*n, *n, config.vocab_size)).collect();
+        let whole = |text: &[u32]| {
+            let input = Tensor::new(text, &candle_core::Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let logits = model.logits(&input).unwrap();
+            numbers(&logits.narrow(1, text.len() - 1, 1).unwrap())
+        };
+        with_weights(&model, Precision::F32, false, |weights| {
+            let mut decoder = Decoder::new(weights);
+            let check = |logits: &[f32], text: &[u32]| {
+                let ours: Vec<f64> = logits.iter().copied().map(f64::from).collect();
+                let (error, size) = (common::distance(&ours, &whole(text)), max_abs(&whole(text)));
+                assert!(error < 2e-5 * size, "{} tokens: {error} of {size}", text.len());
+            };
+            // Prompts end at several places; then the sequences go on together, and one of them stops early.
+            for text in &texts {
+                let (_, logits) = decoder.start(&text[..text.len() - 5])?;
+                check(&logits, &text[..text.len() - 5]);
+            }
+            for step in 0..5 {
+                let numbers: Vec<usize> = if step < 3 { vec![0, 1, 2] } else { vec![2, 0] };
+                let next: Vec<u32> = numbers.iter().map(|&n| texts[n][texts[n].len() - 5 + step]).collect();
+                let logits = decoder.append(&numbers, &next)?;
+                for (&n, logits) in numbers.iter().zip(logits.chunks_exact(config.vocab_size)) {
+                    check(logits, &texts[n][..texts[n].len() - 4 + step]);
+                }
+            }
+            assert!(decoder.start(&[]).is_err() && decoder.start(&[config.vocab_size as u32]).is_err());
+            assert!(decoder.start(&vec![1; config.block_size + 1]).is_err());
+            Ok(())
+        })
+        .unwrap();
+    }
 }

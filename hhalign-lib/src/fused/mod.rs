@@ -7,6 +7,7 @@
 
 mod attention;
 mod bf16;
+mod decode;
 mod gelu;
 mod gemm;
 mod head;
@@ -19,6 +20,7 @@ mod weights;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::decode::Decoder;
 pub use self::head::Guesses;
 pub use self::packed::Packed;
 pub use self::pass::{Keep, Workspace};

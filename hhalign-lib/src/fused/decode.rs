@@ -1,0 +1,172 @@
+//! Decoding token by token with a cache of keys and values, for several sequences at once.
+//!
+//! What a sequence gets does not depend on its neighbours: every row is summed up in the same order however many rows
+//! there are.
+
+use super::gelu::{gelu, start_rows};
+use super::gemm::{Into, Matrix, product};
+use super::norm::{Moments, layer_norm};
+use super::products::Products;
+use super::vector::{exp, max, on_widest, sum};
+use super::weights::{Linear, Weights};
+use crate::error::{Error, Result};
+
+/// Keys and values of some sequences, and memory for the next tokens.
+pub struct Decoder<'a> {
+    weights: &'a Weights<'a>,
+    sequences: Vec<Sequence>,
+    products: Products,
+    moments: Moments,
+    scores: Vec<f32>,
+}
+
+/// Keys and values of one sequence: per layer (T, C) each.
+struct Sequence {
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+    length: usize,
+}
+
+impl<'a> Decoder<'a> {
+    /// For sequences that are still to come.
+    pub fn new(weights: &'a Weights<'a>) -> Self {
+        Self { weights, sequences: vec![], products: Products::default(), moments: Moments::default(), scores: vec![] }
+    }
+
+    /// Reads a prompt as a new sequence; returns its number and the logits behind its last token.
+    ///
+    /// # Shapes
+    /// T ids -> (V)
+    ///
+    /// # Errors
+    /// An empty prompt, more tokens than the model's block, or an id outside the vocabulary.
+    pub fn start(&mut self, prompt: &[u32]) -> Result<(usize, Vec<f32>)> {
+        if prompt.is_empty() {
+            return Err(Error::new("a prompt needs a token", "none", "a prompt ends with \"\\n\\nAssistant:\""));
+        }
+        let layers = || vec![vec![]; self.weights.config.n_layer];
+        let (keys, values) = (layers(), layers());
+        self.sequences.push(Sequence { keys, values, length: 0 });
+        let number = self.sequences.len() - 1;
+        Ok((number, self.run(&[number], prompt)?))
+    }
+
+    /// Appends one token to each of some sequences; returns the logits behind each.
+    ///
+    /// # Shapes
+    /// B numbers of sequences and B ids -> (B, V)
+    ///
+    /// # Errors
+    /// A sequence as long as the model's block, or an id outside the vocabulary.
+    pub fn append(&mut self, numbers: &[usize], ids: &[u32]) -> Result<Vec<f32>> {
+        assert_eq!(numbers.len(), ids.len(), "one token for each sequence");
+        self.run(numbers, ids)
+    }
+
+    /// New rows: all of one sequence, or one of each of several.
+    fn run(&mut self, numbers: &[usize], ids: &[u32]) -> Result<Vec<f32>> {
+        let (config, c, rows) = (self.weights.config, self.weights.config.n_embd, ids.len());
+        let per_sequence = rows / numbers.len();
+        let mut x = vec![0f32; rows * c];
+        for (i, (row, &id)) in x.chunks_exact_mut(c).zip(ids).enumerate() {
+            let position = self.sequences[numbers[i / per_sequence]].length + i % per_sequence;
+            self.check(id, position)?;
+            let (token, place) = (&self.weights.wte[id as usize * c..], &self.weights.wpe[position * c..]);
+            row.iter_mut().zip(token).zip(place).for_each(|((x, t), p)| *x = t + p);
+        }
+        let eps = config.layer_norm_epsilon as f32;
+        let (mut normal, mut y) = (vec![0f32; rows * c], vec![0f32; rows * c]);
+        let (mut wide, mut active) = (vec![0f32; rows * 4 * c], vec![0f32; rows * 4 * c]);
+        for layer in 0..config.n_layer {
+            let block = &self.weights.blocks[layer];
+            layer_norm(&x, block.ln_1, eps, &mut normal, &mut self.moments);
+            let qkv = &mut wide[..rows * 3 * c];
+            start_rows(block.c_attn.bias, None, qkv);
+            self.add_product(&block.c_attn, &normal, qkv);
+            for (&number, (qkv, y)) in
+                numbers.iter().zip(qkv.chunks(per_sequence * 3 * c).zip(y.chunks_mut(per_sequence * c)))
+            {
+                self.attend(number, layer, qkv, y);
+            }
+            start_rows(block.attn_c_proj.bias, Some(&x), &mut normal);
+            self.add_product(&block.attn_c_proj, &y, &mut normal);
+            std::mem::swap(&mut x, &mut normal);
+            layer_norm(&x, block.ln_2, eps, &mut normal, &mut self.moments);
+            start_rows(block.c_fc.bias, None, &mut wide);
+            self.add_product(&block.c_fc, &normal, &mut wide);
+            gelu(&wide, &mut active);
+            start_rows(block.mlp_c_proj.bias, Some(&x), &mut normal);
+            self.add_product(&block.mlp_c_proj, &active, &mut normal);
+            std::mem::swap(&mut x, &mut normal);
+        }
+        numbers.iter().for_each(|&n| self.sequences[n].length += per_sequence);
+        // Only the last row of each sequence is asked what comes next.
+        let last: Vec<f32> = x.chunks(per_sequence * c).flat_map(|rows| &rows[rows.len() - c..]).copied().collect();
+        let hidden = &mut normal[..last.len()];
+        layer_norm(&last, self.weights.ln_f, eps, hidden, &mut self.moments);
+        let mut logits = vec![0f32; numbers.len() * config.vocab_size];
+        self.weights.head.few_rows(hidden, &mut logits);
+        Ok(logits)
+    }
+
+    fn add_product(&mut self, linear: &Linear<'_>, x: &[f32], out: &mut [f32]) {
+        if x.len() / linear.weight.n_in <= FEW_ROWS {
+            linear.weight.few_rows(x, out);
+        } else {
+            self.products.forward(&linear.weight, x, out, Into::Add);
+        }
+    }
+
+    /// Puts the new keys and values behind those of the sequence, and attends to all of them.
+    fn attend(&mut self, number: usize, layer: usize, qkv: &[f32], y: &mut [f32]) {
+        let (c, n_head) = (self.weights.config.n_embd, self.weights.config.n_head);
+        let (d, rows) = (c / n_head, y.len() / c);
+        let sequence = &mut self.sequences[number];
+        let (keys, values) = (&mut sequence.keys[layer], &mut sequence.values[layer]);
+        for row in qkv.chunks_exact(3 * c) {
+            keys.extend_from_slice(&row[c..2 * c]);
+            values.extend_from_slice(&row[2 * c..]);
+        }
+        let n = keys.len() / c;
+        self.scores.resize(rows * n, 0.0);
+        for head in 0..n_head {
+            let part = |data, row| Matrix { data, row, column: 1 };
+            let (q, k, v) = (part(&qkv[head * d..], 3 * c), part(&keys[head * d..], c), part(&values[head * d..], c));
+            let p = &mut self.scores[..rows * n];
+            product([rows, n, d], q, k.transposed(), p, n, Into::Overwrite, 1.0 / (d as f32).sqrt());
+            on_widest(|| {
+                for (i, row) in p.chunks_exact_mut(n).enumerate() {
+                    let (seen, hidden) = row.split_at_mut(n - rows + i + 1);
+                    let largest = max(seen);
+                    seen.iter_mut().for_each(|s| *s = exp(*s - largest));
+                    let total = sum(seen, |s| s);
+                    seen.iter_mut().for_each(|s| *s /= total);
+                    hidden.fill(0.0);
+                }
+            });
+            product([rows, d, n], part(p, n), v, &mut y[head * d..], c, Into::Overwrite, 1.0);
+        }
+    }
+
+    fn check(&self, id: u32, position: usize) -> Result<()> {
+        let config = self.weights.config;
+        if position >= config.block_size {
+            return Err(Error::new(
+                "the sequence is longer than the model's block",
+                format!("position {position}, block_size {}", config.block_size),
+                "cut the text, or use a preset with a longer block",
+            ));
+        }
+        if id as usize >= config.vocab_size {
+            return Err(Error::new(
+                "a token id is outside the vocabulary",
+                format!("id {id}, vocabulary of {}", config.vocab_size),
+                "tokenise with the tokenizer that the model was made for",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Up to so many rows, reading the weights takes longer than computing with them.
+const FEW_ROWS: usize = 16;
