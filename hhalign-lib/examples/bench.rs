@@ -2,12 +2,14 @@
 //!
 //! usage: bench sft|dpo L H D V B T STEPS [f32|bf16|auto] [micro N] [composed] [checkpoint]
 //!        bench pairs FILE L H D B MAX_LENGTH STEPS [f32|bf16|auto] [micro N]
-//!        bench generate FOLDER BATCH NEW_TOKENS
+//!        bench generate WEIGHTS L H D V BATCH NEW_TOKENS   (writes the weights for a peer)
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::time::Instant;
 
 use hhalign::batch::{TokenizedPair, TokenizedPairs};
-use hhalign::checkpoint::load_model;
+use hhalign::checkpoint::write_tensors;
 use hhalign::data::Dataset;
 use hhalign::error::Result;
 use hhalign::fused::{Compute, Precision};
@@ -27,7 +29,7 @@ fn main() -> Result<()> {
         ["sft", rest @ ..] => sft(&Shape::read(rest), &compute(rest), micro(rest))?,
         ["dpo", rest @ ..] => dpo(&Shape::read(rest), &compute(rest), micro(rest))?,
         ["pairs", file, rest @ ..] => pairs(file, rest)?,
-        ["generate", folder, rest @ ..] => generate(folder, rest)?,
+        ["generate", weights, rest @ ..] => generate(weights, rest)?,
         _ => panic!("see the usage at the top of this file"),
     };
     println!("{result}");
@@ -171,11 +173,11 @@ fn pairs(file: &str, words: &[&str]) -> Result<Value> {
 }
 
 /// Greedy replies to random prompts of 32 tokens; the ids go into the result, to be compared with the peer's.
-fn generate(folder: &str, words: &[&str]) -> Result<Value> {
+fn generate(weights: &str, words: &[&str]) -> Result<Value> {
     let n: Vec<usize> = words.iter().map_while(|w| w.parse().ok()).collect();
-    let [batch, new_tokens] = n[..] else { panic!("two sizes") };
-    let (model, _) = load_model(folder)?;
-    let vocab = model.config.vocab_size;
+    let [n_layer, n_head, n_embd, vocab, batch, new_tokens] = n[..] else { panic!("six sizes") };
+    let model = Gpt::new(config([n_layer, n_head, n_embd, vocab], 1024), 0)?;
+    write_tensors(Path::new(weights), model.parameters(), HashMap::from([("format".into(), "pt".into())]))?;
     let prompts: Vec<Vec<u32>> =
         (0..batch).map(|b| (0..32).map(|i| ((b * 977 + i * 131 + 7) % vocab) as u32).collect()).collect();
     let sampler = Sampler { temperature: 0.0, max_new_tokens: new_tokens, ..Sampler::default() };

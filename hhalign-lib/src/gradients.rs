@@ -63,6 +63,11 @@ impl Gradients {
         &mut self.values
     }
 
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        self.values.iter_mut().for_each(|values| values.fill(0.0));
+    }
+
     /// Adds the gradients of another pass over the same parameters.
     pub fn add(&mut self, other: &Self) {
         for (sum, other) in self.values.iter_mut().zip(&other.values) {

@@ -98,20 +98,39 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
 }
 
 /// Things that are costly to make, lent to one thread at a time and kept for the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool<T>(Mutex<Vec<T>>);
 
-impl<T: Default> Pool<T> {
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Pool<T> {
     /// An empty pool.
     pub const fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
+    /// One that was given back, if there is any.
+    pub fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Keeps one for the next.
+    pub fn give(&self, thing: T) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(thing);
+    }
+
     /// Lends one to `work`: one that was used before, or a new one.
-    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        let mut lent = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R
+    where
+        T: Default,
+    {
+        let mut lent = self.take().unwrap_or_default();
         let result = work(&mut lent);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(lent);
+        self.give(lent);
         result
     }
 }

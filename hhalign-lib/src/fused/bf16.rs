@@ -136,31 +136,37 @@ pub(super) fn product(
 ) {
     let (k, n, pairs) = (b.k, b.n, b.k.div_ceil(2));
     assert!(m == 0 || n == 0 || (m - 1) * out_row + n <= out.len(), "a product writes outside its destination");
+    assert!(a.row == 1 || a.column == 1, "one of the dimensions lies side by side");
     if k == 0 && into == Into::Overwrite {
         (0..m).for_each(|i| out[i * out_row..][..n].fill(0.0));
     }
+    let tile = if a.column == 1 { tile_product::<PAIRS, 1> } else { tile_product::<1, MR> };
     for first_pair in (0..pairs).step_by(PAIRS) {
         let n_pairs = PAIRS.min(pairs - first_pair);
         let add = into == Into::Add || first_pair > 0;
         for first_row in (0..m).step_by(ROWS) {
             let rows = ROWS.min(m - first_row);
             buffer.0.resize(rows.div_ceil(MR) * MR * PAIRS, 0);
-            pack_left(a, [first_row, rows], [first_pair, n_pairs], k, &mut buffer.0);
+            if a.column == 1 {
+                pack_left_rows(a, [first_row, rows], [first_pair, n_pairs], k, &mut buffer.0);
+            } else {
+                pack_left_columns(a, [first_row, rows], [first_pair, n_pairs], k, &mut buffer.0);
+            }
             for (strip, b) in b.data.chunks_exact(pairs * NR).enumerate() {
                 let b = &b[first_pair * NR..][..n_pairs * NR];
                 let columns = NR.min(n - strip * NR);
-                for (tile, a) in buffer.0.chunks_exact(MR * n_pairs).enumerate().take(rows.div_ceil(MR)) {
-                    let row = first_row + tile * MR;
+                for (i, a) in buffer.0.chunks_exact(MR * PAIRS).enumerate() {
+                    let row = first_row + i * MR;
                     let out = &mut out[row * out_row + strip * NR..];
-                    tile_product(a, b, [MR.min(m - row), columns], out, out_row, add);
+                    tile(a, b, [MR.min(first_row + rows - row), columns], out, out_row, add);
                 }
             }
         }
     }
 }
 
-/// Strips of [`MR`] rows, in each the pairs along k in order.
-fn pack_left(
+/// The inner dimension lies side by side in memory: each row becomes [`PAIRS`] words, whatever of them is used.
+fn pack_left_rows(
     a: Matrix<'_>,
     [first_row, rows]: [usize; 2],
     [first_pair, n_pairs]: [usize; 2],
@@ -168,22 +174,49 @@ fn pack_left(
     out: &mut [u32],
 ) {
     on_widest(|| {
-        for (tile, out) in out.chunks_exact_mut(MR * n_pairs).enumerate().take(rows.div_ceil(MR)) {
+        for (i, out) in out.as_chunks_mut::<PAIRS>().0.iter_mut().enumerate() {
+            if i >= rows {
+                out.fill(0);
+                continue;
+            }
+            let n = (2 * n_pairs).min(k - 2 * first_pair);
+            let source = &a.data[(first_row + i) * a.row + 2 * first_pair..][..n];
+            let (whole, rest) = source.as_chunks::<2>();
+            for (out, two) in out.iter_mut().zip(whole) {
+                *out = pair(two[0], two[1]);
+            }
+            if let [last] = rest {
+                out[n_pairs - 1] = pair(*last, 0.0);
+            }
+        }
+    });
+}
+
+/// The rows lie side by side in memory: strips of [`MR`] rows, in each the pairs along k in order.
+fn pack_left_columns(
+    a: Matrix<'_>,
+    [first_row, rows]: [usize; 2],
+    [first_pair, n_pairs]: [usize; 2],
+    k: usize,
+    out: &mut [u32],
+) {
+    on_widest(|| {
+        for (tile, out) in out.chunks_exact_mut(MR * PAIRS).enumerate() {
             let first = first_row + tile * MR;
             let own = MR.min(first_row + rows - first);
-            for (p, out) in out.as_chunks_mut::<MR>().0.iter_mut().enumerate() {
+            for (p, out) in out.as_chunks_mut::<MR>().0.iter_mut().enumerate().take(n_pairs) {
                 let at = 2 * (first_pair + p);
-                let last = at + 1 == k;
-                if a.row == 1 && own == MR && !last {
-                    let upper = &a.data[at * a.column + first..][..MR];
+                let upper = &a.data[at * a.column + first..][..own];
+                if own == MR && at + 1 < k {
                     let lower = &a.data[(at + 1) * a.column + first..][..MR];
                     for i in 0..MR {
                         out[i] = pair(upper[i], lower[i]);
                     }
                 } else {
-                    for (i, out) in out.iter_mut().enumerate() {
-                        let read = |j: usize| a.data[(first + i) * a.row + j * a.column];
-                        *out = if i < own { pair(read(at), if last { 0.0 } else { read(at + 1) }) } else { 0 };
+                    out.fill(0);
+                    for i in 0..own {
+                        let lower = if at + 1 < k { a.data[(at + 1) * a.column + first + i] } else { 0.0 };
+                        out[i] = pair(upper[i], lower);
                     }
                 }
             }
@@ -191,21 +224,30 @@ fn pack_left(
     });
 }
 
-/// One tile of results; rows and columns behind `valid` are computed and thrown away.
-fn tile_product(a: &[u32], b: &[u32], valid: [usize; 2], out: &mut [f32], out_row: usize, add: bool) {
+/// One tile of results; rows and columns behind `valid` are computed and thrown away. `ROW` and `PAIR` are the steps of
+/// the left side from row to row and from pair to pair.
+fn tile_product<const ROW: usize, const PAIR: usize>(
+    a: &[u32],
+    b: &[u32],
+    valid: [usize; 2],
+    out: &mut [f32],
+    out_row: usize,
+    add: bool,
+) {
     let mut tile = [0f32; MR * NR];
     #[cfg(target_arch = "x86_64")]
     {
-        assert!(a.len() / MR == b.len() / NR && available());
-        // SAFETY: the processor has the instructions, both strips have the same number of pairs, and a whole tile fits
-        // `tile`; `out` is given only where a whole tile fits it.
+        let pairs = b.len() / NR;
+        assert!(available() && pairs > 0 && (MR - 1) * ROW + (pairs - 1) * PAIR < a.len());
+        // SAFETY: the processor has the instructions, both sides hold so many pairs, a whole tile fits `tile`, and
+        // `out` is given only where a whole tile fits it.
         #[allow(unsafe_code)]
         unsafe {
             if valid == [MR, NR] {
                 assert!((MR - 1) * out_row + NR <= out.len());
-                return run_tile(a.as_ptr(), b.as_ptr(), b.len() / NR, out.as_mut_ptr(), out_row, add);
+                return run_tile::<ROW, PAIR>(a.as_ptr(), b.as_ptr(), pairs, out.as_mut_ptr(), out_row, add);
             }
-            run_tile(a.as_ptr(), b.as_ptr(), b.len() / NR, tile.as_mut_ptr(), NR, false);
+            run_tile::<ROW, PAIR>(a.as_ptr(), b.as_ptr(), pairs, tile.as_mut_ptr(), NR, false);
         }
     }
     for (i, row) in tile.as_chunks::<NR>().0.iter().enumerate().take(valid[0]) {
@@ -216,11 +258,18 @@ fn tile_product(a: &[u32], b: &[u32], valid: [usize; 2], out: &mut [f32], out_ro
 }
 
 /// # Safety
-/// The processor has AVX512-BF16; `a` holds `pairs` x MR words, `b` `pairs` x NR, `out` MR rows of NR numbers.
+/// The processor has AVX512-BF16; `a` holds MR x `pairs` words at its steps, `b` `pairs` x NR, `out` MR rows of NR numbers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[allow(unsafe_code)]
-unsafe fn run_tile(a: *const u32, b: *const u32, pairs: usize, out: *mut f32, out_row: usize, add: bool) {
+unsafe fn run_tile<const ROW: usize, const PAIR: usize>(
+    a: *const u32,
+    b: *const u32,
+    pairs: usize,
+    out: *mut f32,
+    out_row: usize,
+    add: bool,
+) {
     use std::arch::x86_64::*;
     // SAFETY: all reads and writes lie where the caller promises memory; __m512bh is 512 bits of bf16.
     unsafe {
@@ -230,7 +279,7 @@ unsafe fn run_tile(a: *const u32, b: *const u32, pairs: usize, out: *mut f32, ou
             let right =
                 [bf16(_mm512_loadu_si512(b.add(p * NR).cast())), bf16(_mm512_loadu_si512(b.add(p * NR + 16).cast()))];
             for (i, sum) in sums.iter_mut().enumerate() {
-                let left = bf16(_mm512_set1_epi32(a.add(p * MR + i).read().cast_signed()));
+                let left = bf16(_mm512_set1_epi32(a.add(p * PAIR + i * ROW).read().cast_signed()));
                 sum[0] = _mm512_dpbf16_ps(sum[0], left, right[0]);
                 sum[1] = _mm512_dpbf16_ps(sum[1], left, right[1]);
             }

@@ -60,13 +60,17 @@ impl<'a> Weight<'a> {
     }
 
     /// Rounds to bf16 and packs, for the forward product and for that of the input's gradient.
-    pub(super) fn pack(&mut self, gradients: bool) {
-        let mut packed = <[PackedRight; 2]>::default();
+    pub(super) fn pack(&mut self, mut packed: [PackedRight; 2], gradients: bool) {
         packed[0].pack(self.matrix, self.n_in, self.n_out);
         if gradients {
             packed[1].pack(self.matrix.transposed(), self.n_out, self.n_in);
         }
         self.packed = Some(packed);
+    }
+
+    /// Gives back the memory of the packed forms.
+    pub(super) fn unpack(&mut self) -> [PackedRight; 2] {
+        self.packed.take().unwrap_or_default()
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use candle_core::{CpuStorage, Storage};
 
 use super::Precision;
+use super::bf16::PackedRight;
 use super::products::Weight;
 use crate::error::{Error, Result};
 use crate::model::{Gpt, GptConfig};
-use crate::parallel;
+use crate::parallel::{self, Pool};
 
 pub(super) struct Linear<'a> {
     pub(super) weight: Weight<'a>,
@@ -64,14 +65,24 @@ pub fn with_weights<R>(
     }
     let mut weights = Weights::new(&model.config, &slices, bf16);
     if bf16 {
-        let matrices: Vec<_> = weights.matrices().into_iter().map(Mutex::new).collect();
-        parallel::map(&matrices, |matrix| {
-            matrix.lock().expect("each is packed by one thread").pack(gradients);
+        let mut spare = SPARE.take().unwrap_or_default().into_iter();
+        let matrices = weights.matrices().into_iter().map(|m| Mutex::new((m, spare.next().unwrap_or_default())));
+        parallel::map(&matrices.collect::<Vec<_>>(), |matrix| {
+            let (matrix, memory) = &mut *matrix.lock().expect("each is packed by one thread");
+            matrix.pack(std::mem::take(memory), gradients);
             Ok(())
         })?;
     }
-    work(&weights)
+    let result = work(&weights);
+    if bf16 {
+        let memory = weights.matrices().into_iter().map(Weight::unpack).collect();
+        SPARE.give(memory);
+    }
+    result
 }
+
+/// Memory of packed weights between one step and the next: fresh memory would have to be cleared by the system first.
+static SPARE: Pool<Vec<[PackedRight; 2]>> = Pool::new();
 
 fn not_fused(name: &str) -> Error {
     Error::new(

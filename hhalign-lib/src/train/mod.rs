@@ -9,6 +9,7 @@ mod history;
 mod run;
 mod sft;
 mod state;
+mod step;
 
 use std::path::PathBuf;
 

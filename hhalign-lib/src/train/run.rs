@@ -4,21 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::Tensor;
 
 use super::TrainConfig;
 use super::history::History;
 use super::state::{self, Saved, State};
+use super::step::{Spare, Step};
 use crate::batch::{Side, TokenizedPairs};
 use crate::error::{Error, Result};
-use crate::fused::{Compute, Guesses, Weights, Workspace, with_weights};
-use crate::gradients::{Gradients, clip_scale};
+use crate::fused::{Compute, Guesses};
+use crate::gradients::clip_scale;
 use crate::model::Gpt;
-use crate::nn::Dropout;
 use crate::optim::{AdamW, cosine_schedule};
-use crate::parallel::{self, Pool};
-use crate::rng::stream;
-use crate::score;
 
 /// Sums and weights by metric name; a mean is taken when they are logged.
 #[derive(Default)]
@@ -30,7 +27,7 @@ impl Metrics {
         *entry = (entry.0 + mean * weight, entry.1 + weight);
     }
 
-    fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         for (name, (sum, weight)) in other.0 {
             let entry = self.0.entry(name).or_default();
             *entry = (entry.0 + sum, entry.1 + weight);
@@ -124,6 +121,7 @@ pub(super) fn fit(
     let clock = Instant::now();
     let (seconds_before, first_step) = (state.seconds, state.step);
     let mut order: Option<(u64, Vec<Vec<usize>>)> = None;
+    let spare = Spare::default();
     let end = config.stop_at.map_or(config.max_steps, |s| s.min(config.max_steps));
     while state.step < end && !stopped_early {
         let per_epoch = data.len().div_ceil(config.batch_size);
@@ -141,8 +139,8 @@ pub(super) fn fit(
         );
         let last = state.step + 1 == config.max_steps;
         let log = (state.step + 1).is_multiple_of(config.log_every) || state.step == 0 || last;
-        let mut metrics = Metrics::default();
-        let gradients = gradients_of_step(objective, config, model, batch, &state, log.then_some(&mut metrics))?;
+        let step = Step { objective, config, model, batch, number: state.step, log };
+        let (gradients, mut metrics) = step.gradients(&spare)?;
         let norm = gradients.norm()?;
         if !norm.is_finite() {
             return Err(Error::new(
@@ -152,6 +150,7 @@ pub(super) fn fit(
             ));
         }
         optimizer.step(model, &gradients, clip_scale(norm, config.max_grad_norm), rate)?;
+        spare.gradients.give(gradients);
         state.step += 1;
         state.tokens += objective.tokens(batch) as f64;
         state.seconds = seconds_before + clock.elapsed().as_secs_f64();
@@ -210,93 +209,6 @@ fn fresh(objective: &dyn Objective, config: &TrainConfig, model: &Gpt) -> Result
     let mut best = BTreeMap::new();
     evaluate(objective, config, model, &mut state, &mut best)?;
     Ok(Saved { state, optimizer, best })
-}
-
-/// The gradients of a whole step, added up over its passes in their order; the passes run side by side.
-fn gradients_of_step(
-    objective: &dyn Objective,
-    config: &TrainConfig,
-    model: &Gpt,
-    batch: &[usize],
-    state: &State,
-    log: Option<&mut Metrics>,
-) -> Result<Gradients> {
-    let wanted = log.is_some();
-    let passes: Vec<(usize, &[usize])> = batch.chunks(config.micro_batch_size).enumerate().collect();
-    let (mut sum, mut logged) = (None, Metrics::default());
-    let add = |(gradients, metrics): (Gradients, Metrics)| {
-        logged.merge(metrics);
-        match &mut sum {
-            Some(sum) => Gradients::add(sum, &gradients),
-            None => sum = Some(gradients),
-        }
-    };
-    // Dropout is drawn by the composed model only.
-    if config.compute.composed || model.config.dropout > 0.0 {
-        let pass = |&(i, pass): &(usize, &[usize])| {
-            let rng = stream(config.seed, "dropout", &[state.step as u64, i as u64]);
-            composed_pass(objective, model, pass, batch, &mut Dropout::new(model.config.dropout, rng), wanted)
-        };
-        parallel::for_each_in_order(&passes, pass, add)?;
-    } else {
-        with_weights(model, config.compute.precision, true, |weights| {
-            let pass = |&(_, pass): &(usize, &[usize])| fused_pass(objective, config, weights, pass, batch, wanted);
-            parallel::for_each_in_order(&passes, pass, add)
-        })?;
-    }
-    if let Some(log) = log {
-        log.merge(logged);
-    }
-    Ok(sum.expect("a step has a pass"))
-}
-
-fn fused_pass(
-    objective: &dyn Objective,
-    config: &TrainConfig,
-    weights: &Weights<'_>,
-    pass: &[usize],
-    step: &[usize],
-    wanted: bool,
-) -> Result<(Gradients, Metrics)> {
-    static WORKSPACES: Pool<Workspace> = Pool::new();
-    let compute = &config.compute;
-    let packed = objective.data().packed(pass, objective.sides(), compute.share_prompts)?;
-    let (mut guesses, mut metrics) = (wanted.then(Guesses::default), Metrics::default());
-    WORKSPACES.with(|workspace| {
-        let logps = workspace.forward(weights, &packed, compute.keep(), guesses.as_mut())?;
-        // From here to the loss it is the composed path: the loss of a lesson and of a run is one function.
-        let leaf = Var::from_vec(logps, packed.n_targets(), &Device::Cpu)?;
-        let scored = Scored { token_logps: leaf.as_tensor(), guesses: guesses.as_ref() };
-        let loss = objective.loss(pass, step, &scored, wanted.then_some(&mut metrics))?;
-        let slopes = match loss.backward()?.get(&leaf) {
-            Some(slopes) => slopes.to_vec1::<f32>()?,
-            None => vec![0.0; packed.n_targets()],
-        };
-        let mut gradients = Gradients::zeros(weights.config());
-        workspace.backward(weights, &packed, &slopes, &mut gradients);
-        Ok((gradients, metrics))
-    })
-}
-
-fn composed_pass(
-    objective: &dyn Objective,
-    model: &Gpt,
-    pass: &[usize],
-    step: &[usize],
-    dropout: &mut Dropout,
-    wanted: bool,
-) -> Result<(Gradients, Metrics)> {
-    let batch = objective.data().batch_of(pass, objective.sides())?;
-    let logits = score::reply_logits(model, &batch, dropout)?;
-    let token_logps = score::logps_of_targets(&logits, &batch)?;
-    let guesses = if wanted { Some(score::guesses(&logits, &batch.targets)?) } else { None };
-    let mut metrics = Metrics::default();
-    let scored = Scored { token_logps: &token_logps, guesses: guesses.as_ref() };
-    let loss = objective.loss(pass, step, &scored, wanted.then_some(&mut metrics))?;
-    let mut gradients = loss.backward()?;
-    // Detached: a gradient that kept its history would hold the whole pass in memory.
-    let named = model.vars().iter().filter_map(|(name, var)| Some((name.clone(), gradients.remove(var)?.detach())));
-    Ok((Gradients::from_tensors(&model.config, &named.collect())?, metrics))
 }
 
 /// The most memory that this process has held so far, in MB; known on Linux.

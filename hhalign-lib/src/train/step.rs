@@ -1,0 +1,99 @@
+//! The gradients of one optimiser step: its passes side by side, by the fast path or by the composed model.
+
+use candle_core::{Device, Var};
+
+use super::TrainConfig;
+use super::run::{Metrics, Objective, Scored};
+use crate::error::Result;
+use crate::fused::{Guesses, Weights, Workspace, with_weights};
+use crate::gradients::Gradients;
+use crate::model::Gpt;
+use crate::nn::Dropout;
+use crate::parallel::{self, Pool};
+use crate::rng::stream;
+use crate::score;
+
+/// Memory between one step and the next: fresh memory would have to be cleared by the system first.
+#[derive(Default)]
+pub(super) struct Spare {
+    workspaces: Pool<Workspace>,
+    pub(super) gradients: Pool<Gradients>,
+}
+
+/// One step: which pairs, for what, and how.
+pub(super) struct Step<'a> {
+    pub(super) objective: &'a dyn Objective,
+    pub(super) config: &'a TrainConfig,
+    pub(super) model: &'a Gpt,
+    /// The pairs of the whole step.
+    pub(super) batch: &'a [usize],
+    /// The step's number: it decides the draws of dropout.
+    pub(super) number: usize,
+    /// Whether metrics are wanted.
+    pub(super) log: bool,
+}
+
+impl Step<'_> {
+    /// The gradients of the whole step, added up over its passes in their order, and its metrics.
+    pub(super) fn gradients(&self, spare: &Spare) -> Result<(Gradients, Metrics)> {
+        let passes: Vec<(usize, &[usize])> = self.batch.chunks(self.config.micro_batch_size).enumerate().collect();
+        let (mut sum, mut logged) = (None, Metrics::default());
+        let add = |(gradients, metrics): (Gradients, Metrics)| {
+            logged.merge(metrics);
+            match &mut sum {
+                Some(sum) => {
+                    Gradients::add(sum, &gradients);
+                    spare.gradients.give(gradients);
+                }
+                None => sum = Some(gradients),
+            }
+        };
+        // Dropout is drawn by the composed model only.
+        if self.config.compute.composed || self.model.config.dropout > 0.0 {
+            parallel::for_each_in_order(&passes, |&(i, pass)| self.composed_pass(i, pass), add)?;
+        } else {
+            with_weights(self.model, self.config.compute.precision, true, |weights| {
+                parallel::for_each_in_order(&passes, |&(_, pass)| self.fused_pass(weights, pass, spare), add)
+            })?;
+        }
+        Ok((sum.expect("a step has a pass"), logged))
+    }
+
+    fn fused_pass(&self, weights: &Weights<'_>, pass: &[usize], spare: &Spare) -> Result<(Gradients, Metrics)> {
+        let compute = &self.config.compute;
+        let packed = self.objective.data().packed(pass, self.objective.sides(), compute.share_prompts)?;
+        let (mut guesses, mut metrics) = (self.log.then(Guesses::default), Metrics::default());
+        let mut gradients = spare.gradients.take().unwrap_or_else(|| Gradients::zeros(weights.config()));
+        gradients.clear();
+        spare.workspaces.with(|workspace| {
+            let logps = workspace.forward(weights, &packed, compute.keep(), guesses.as_mut())?;
+            // From here to the loss it is the composed path: a lesson and a run call one and the same loss.
+            let leaf = Var::from_vec(logps, packed.n_targets(), &Device::Cpu)?;
+            let scored = Scored { token_logps: leaf.as_tensor(), guesses: guesses.as_ref() };
+            let loss = self.objective.loss(pass, self.batch, &scored, self.log.then_some(&mut metrics))?;
+            let slopes = match loss.backward()?.get(&leaf) {
+                Some(slopes) => slopes.to_vec1::<f32>()?,
+                None => vec![0.0; packed.n_targets()],
+            };
+            workspace.backward(weights, &packed, &slopes, &mut gradients);
+            Ok((gradients, metrics))
+        })
+    }
+
+    fn composed_pass(&self, i: usize, pass: &[usize]) -> Result<(Gradients, Metrics)> {
+        let config = &self.model.config;
+        let rng = stream(self.config.seed, "dropout", &[self.number as u64, i as u64]);
+        let batch = self.objective.data().batch_of(pass, self.objective.sides())?;
+        let logits = score::reply_logits(self.model, &batch, &mut Dropout::new(config.dropout, rng))?;
+        let token_logps = score::logps_of_targets(&logits, &batch)?;
+        let guesses = if self.log { Some(score::guesses(&logits, &batch.targets)?) } else { None };
+        let mut metrics = Metrics::default();
+        let scored = Scored { token_logps: &token_logps, guesses: guesses.as_ref() };
+        let loss = self.objective.loss(pass, self.batch, &scored, self.log.then_some(&mut metrics))?;
+        let mut gradients = loss.backward()?;
+        // Detached: a gradient that kept its history would hold the whole pass in memory.
+        let named = self.model.vars().iter();
+        let named = named.filter_map(|(name, var)| Some((name.clone(), gradients.remove(var)?.detach())));
+        Ok((Gradients::from_tensors(config, &named.collect())?, metrics))
+    }
+}
