@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::fused::on_widest;
+use crate::fused::widest;
 use crate::gradients::Gradients;
 use crate::model::{Gpt, GptConfig};
 use crate::parallel;
@@ -154,7 +154,7 @@ impl InplaceOp1 for Update<'_> {
         let [first, second] = &mut **moments;
         let [beta1, beta2] = self.betas;
         let parts = values[start..end].iter_mut().zip(first).zip(second).zip(self.gradient);
-        on_widest(|| {
+        widest!({
             for (((weight, m), v), g) in parts {
                 let g = g * self.scale;
                 *m = *m * beta1 + g * (1.0 - beta1);

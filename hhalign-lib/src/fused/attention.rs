@@ -2,7 +2,7 @@
 
 use super::gemm::{Into, Matrix, product};
 use super::packed::Span;
-use super::vector::{exp, max, on_widest, sum, sum2};
+use super::vector::{exp, max, sum, sum2, widest};
 
 /// Queries handled at once: their scores stay in the cache.
 const BLOCK: usize = 64;
@@ -37,7 +37,7 @@ impl Heads {
                 let keys = block.keys();
                 let p = sized(&mut scores.p, block.rows() * keys);
                 self.scores(&block, head, qkv, p);
-                on_widest(|| {
+                widest!({
                     for (i, row) in p.chunks_exact_mut(keys).enumerate() {
                         let (seen, hidden) = row.split_at_mut(block.seen(i));
                         let largest = max(seen);
@@ -83,7 +83,7 @@ impl Heads {
                     let v = self.part(qkv, of.start, 2, head).transposed();
                     product([rows, of.len(), d], grad, v, &mut dp[column..], keys, Into::Overwrite, 1.0);
                 }
-                on_widest(|| {
+                widest!({
                     for (i, (p, dp)) in p.chunks_exact_mut(keys).zip(dp.chunks_exact_mut(keys)).enumerate() {
                         let at = (block.start + i) * c + head * d;
                         let delta = sum2(&dout[at..at + d], &out[at..at + d], |a, b| a * b);

@@ -5,7 +5,7 @@
 //! A tile of [`MR`] x [`NR`] results stays in registers while the inner dimension runs.
 
 use super::gemm::{Into, Matrix};
-use super::vector::on_widest;
+use super::vector::widest;
 
 /// Rows of a tile: with two registers a row, 28 of the 32 registers hold sums.
 const MR: usize = 14;
@@ -55,7 +55,7 @@ impl PackedRight {
         (self.k, self.n) = (k, n);
         let pairs = k.div_ceil(2);
         self.data.resize(n.div_ceil(NR) * pairs * NR, 0);
-        on_widest(|| {
+        widest!({
             for (strip, out) in self.data.chunks_exact_mut(pairs * NR).enumerate() {
                 let first = strip * NR;
                 let columns = NR.min(n - first);
@@ -69,23 +69,29 @@ impl PackedRight {
     }
 }
 
+/// Pairs of two lines, element by element; zero where a line ends early.
+#[inline(always)]
+fn pair_lines<const N: usize>(upper: &[f32], lower: &[f32], out: &mut [u32; N]) {
+    // Arrays of a known size, so that the loop becomes vector instructions without a check for each element.
+    if let (Some(upper), Some(lower)) = (upper.first_chunk::<N>(), lower.first_chunk::<N>()) {
+        for i in 0..N {
+            out[i] = pair(upper[i], lower[i]);
+        }
+    } else {
+        out.fill(0);
+        let lower = lower.iter().copied().chain(std::iter::repeat(0.0));
+        for ((out, &upper), lower) in out.iter_mut().zip(upper).zip(lower) {
+            *out = pair(upper, lower);
+        }
+    }
+}
+
 /// Columns lie side by side in memory.
 #[inline(always)]
 fn pack_rows(b: Matrix<'_>, k: usize, first: usize, columns: usize, out: &mut [u32]) {
     for (p, out) in out.as_chunks_mut::<NR>().0.iter_mut().enumerate() {
-        let upper = &b.data[2 * p * b.row + first..][..columns];
-        if columns == NR && 2 * p + 1 < k {
-            let lower = &b.data[(2 * p + 1) * b.row + first..][..NR];
-            for i in 0..NR {
-                out[i] = pair(upper[i], lower[i]);
-            }
-        } else {
-            out.fill(0);
-            for i in 0..columns {
-                let lower = if 2 * p + 1 < k { b.data[(2 * p + 1) * b.row + first + i] } else { 0.0 };
-                out[i] = pair(upper[i], lower);
-            }
-        }
+        let line = |at: usize| if at < k { &b.data[at * b.row + first..][..columns] } else { &[] };
+        pair_lines(line(2 * p), line(2 * p + 1), out);
     }
 }
 
@@ -173,7 +179,7 @@ fn pack_left_rows(
     k: usize,
     out: &mut [u32],
 ) {
-    on_widest(|| {
+    widest!({
         for (i, out) in out.as_chunks_mut::<PAIRS>().0.iter_mut().enumerate() {
             if i >= rows {
                 out.fill(0);
@@ -200,23 +206,26 @@ fn pack_left_columns(
     k: usize,
     out: &mut [u32],
 ) {
-    on_widest(|| {
-        for (tile, out) in out.chunks_exact_mut(MR * PAIRS).enumerate() {
-            let first = first_row + tile * MR;
-            let own = MR.min(first_row + rows - first);
-            for (p, out) in out.as_chunks_mut::<MR>().0.iter_mut().enumerate().take(n_pairs) {
-                let at = 2 * (first_pair + p);
-                let upper = &a.data[at * a.column + first..][..own];
-                if own == MR && at + 1 < k {
-                    let lower = &a.data[(at + 1) * a.column + first..][..MR];
-                    for i in 0..MR {
-                        out[i] = pair(upper[i], lower[i]);
-                    }
-                } else {
-                    out.fill(0);
-                    for i in 0..own {
-                        let lower = if at + 1 < k { a.data[(at + 1) * a.column + first + i] } else { 0.0 };
-                        out[i] = pair(upper[i], lower);
+    // A few lines at a time for all strips: they are still in the cache when the next strip reads on in them.
+    const LINES: usize = 8;
+    // A whole register is converted, and MR words of it are kept.
+    const WIDE: usize = 16;
+    widest!({
+        for start in (0..n_pairs).step_by(LINES) {
+            for (tile, out) in out.chunks_exact_mut(MR * PAIRS).enumerate() {
+                let first = first_row + tile * MR;
+                let own = MR.min(first_row + rows - first);
+                for (p, out) in out.as_chunks_mut::<MR>().0.iter_mut().enumerate().take(n_pairs).skip(start).take(LINES)
+                {
+                    let at = 2 * (first_pair + p);
+                    let line = |at: usize| if at < k { &a.data[at * a.column + first..] } else { &[] };
+                    let (upper, lower) = (line(at), line(at + 1));
+                    if let (MR, Some(_), Some(_)) = (own, upper.get(WIDE - 1), lower.get(WIDE - 1)) {
+                        let mut wide = [0; WIDE];
+                        pair_lines(upper, lower, &mut wide);
+                        out.copy_from_slice(&wide[..MR]);
+                    } else {
+                        pair_lines(&upper[..own], &lower[..own.min(lower.len())], out);
                     }
                 }
             }

@@ -7,7 +7,7 @@ use super::gelu::{gelu, start_rows};
 use super::gemm::{Into, Matrix, product};
 use super::norm::{Moments, layer_norm};
 use super::products::Products;
-use super::vector::{exp, max, on_widest, sum};
+use super::vector::{exp, max, sum, widest};
 use super::weights::{Linear, Weights};
 use crate::error::{Error, Result};
 
@@ -134,7 +134,7 @@ impl<'a> Decoder<'a> {
             let (q, k, v) = (part(&qkv[head * d..], 3 * c), part(&keys[head * d..], c), part(&values[head * d..], c));
             let p = &mut self.scores[..rows * n];
             product([rows, n, d], q, k.transposed(), p, n, Into::Overwrite, 1.0 / (d as f32).sqrt());
-            on_widest(|| {
+            widest!({
                 for (i, row) in p.chunks_exact_mut(n).enumerate() {
                     let (seen, hidden) = row.split_at_mut(n - rows + i + 1);
                     let largest = max(seen);

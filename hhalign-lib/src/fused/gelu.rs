@@ -1,13 +1,13 @@
 //! GELU in its tanh form, and sums over columns for the gradients of biases.
 
-use super::vector::{on_widest, tanh};
+use super::vector::{tanh, widest};
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 
 /// `out = x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
 pub(super) fn gelu(x: &[f32], out: &mut [f32]) {
-    on_widest(|| {
+    widest!({
         for (out, &x) in out.iter_mut().zip(x) {
             let t = tanh(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
             *out = 0.5 * x * (1.0 + t);
@@ -17,7 +17,7 @@ pub(super) fn gelu(x: &[f32], out: &mut [f32]) {
 
 /// Turns `x` into gelu(x), and `grad`, the gradient of that output, into the gradient of x.
 pub(super) fn gelu_backward(x: &mut [f32], grad: &mut [f32]) {
-    on_widest(|| {
+    widest!({
         for (x, grad) in x.iter_mut().zip(grad) {
             let v = *x;
             let t = tanh(SQRT_2_OVER_PI * (v + CUBIC * v * v * v));
@@ -30,7 +30,7 @@ pub(super) fn gelu_backward(x: &mut [f32], grad: &mut [f32]) {
 
 /// Adds every row of `x` to `out`.
 pub(super) fn add_rows(x: &[f32], out: &mut [f32]) {
-    on_widest(|| {
+    widest!({
         for row in x.chunks_exact(out.len()) {
             for (out, &x) in out.iter_mut().zip(row) {
                 *out += x;
@@ -42,7 +42,7 @@ pub(super) fn add_rows(x: &[f32], out: &mut [f32]) {
 /// Every row of `out` becomes `bias`, plus the row of `x` where there is one: what a product is then added to.
 pub(super) fn start_rows(bias: &[f32], x: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.len();
-    on_widest(|| match x {
+    widest!(match x {
         None => out.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(bias)),
         Some(x) => {
             for (row, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {

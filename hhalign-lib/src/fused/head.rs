@@ -2,7 +2,7 @@
 
 use super::gemm::Into;
 use super::products::{Products, Weight};
-use super::vector::{exp, max, on_widest, sum};
+use super::vector::{exp, max, sum, widest};
 
 /// Rows whose logits exist at once.
 const CHUNK: usize = 256;
@@ -16,7 +16,20 @@ pub struct Guesses {
     pub entropy: Vec<f32>,
 }
 
-/// log π of each target from the hidden row that predicts it.
+/// Where gradients go, and what flows back into each log π.
+pub(super) struct Backward<'a> {
+    /// The gradient of each log π, (N).
+    pub(super) slopes: &'a [f32],
+    /// The gradient of the hidden rows, (N, C); overwritten.
+    pub(super) dhidden: &'a mut [f32],
+    /// The gradient of the embedding, (V, C); added to.
+    pub(super) dwte: &'a mut [f32],
+}
+
+/// log π of each target from the hidden row that predicts it; with `backward`, the gradients in the same go.
+///
+/// The gradient of a row of logits is g (onehot - softmax). Where g depends on all log π of a sequence, as in DPO, the
+/// logits are computed once more for the way back.
 ///
 /// # Shapes
 /// hidden (N, C), targets (N) -> (N)
@@ -26,67 +39,45 @@ pub(super) fn log_probs(
     hidden: &[f32],
     targets: &[u32],
     mut guesses: Option<&mut Guesses>,
+    mut backward: Option<Backward<'_>>,
 ) -> Vec<f32> {
+    let (v, c) = (wte.n_out, wte.n_in);
     let mut logps = Vec::with_capacity(targets.len());
-    each_chunk(products, wte, hidden, targets, |_, _, logits, targets| {
-        for (logits, &target) in logits.chunks_exact_mut(wte.n_out).zip(targets) {
-            on_widest(|| {
+    let mut logits = std::mem::take(&mut products.logits);
+    logits.resize(targets.len().min(CHUNK) * v, 0.0);
+    for (chunk, (targets, hidden)) in targets.chunks(CHUNK).zip(hidden.chunks(CHUNK * c)).enumerate() {
+        let logits = &mut logits[..targets.len() * v];
+        products.forward(wte, hidden, logits, Into::Overwrite);
+        let slopes = backward.as_ref().map(|b| &b.slopes[chunk * CHUNK..][..targets.len()]);
+        widest!({
+            for (i, (logits, &target)) in logits.chunks_exact_mut(v).zip(targets).enumerate() {
                 let (chosen, largest) = (logits[target as usize], max(logits));
-                let total = sum(logits, |x| exp(x - largest));
-                let lse = largest + total.ln();
-                logps.push(chosen - lse);
                 if let Some(guesses) = guesses.as_deref_mut() {
+                    let total = sum(logits, |x| exp(x - largest));
                     let mean = sum(logits, |x| exp(x - largest) * (x - largest)) / total;
                     guesses.right.push(chosen == largest);
                     guesses.entropy.push(total.ln() - mean);
                 }
-            });
-        }
-    });
-    logps
-}
-
-/// Overwrites `dhidden` with the gradient of `hidden` and adds to that of the embedding, given that of each log π.
-///
-/// The logits are computed again: the gradient of one row is g (onehot - softmax).
-pub(super) fn backward(
-    products: &mut Products,
-    wte: &Weight<'_>,
-    (hidden, targets, dlogps): (&[f32], &[u32], &[f32]),
-    dhidden: &mut [f32],
-    dwte: &mut [f32],
-) {
-    let (v, c) = (wte.n_out, wte.n_in);
-    each_chunk(products, wte, hidden, targets, |products, first, logits, targets| {
-        let rows = targets.len();
-        on_widest(|| {
-            for (i, (logits, &target)) in logits.chunks_exact_mut(v).zip(targets).enumerate() {
-                let largest = max(logits);
-                logits.iter_mut().for_each(|x| *x = exp(*x - largest));
-                let g = dlogps[first + i];
-                let scale = -g / sum(logits, |x| x);
-                logits.iter_mut().for_each(|x| *x *= scale);
-                logits[target as usize] += g;
+                let total = match slopes {
+                    None => sum(logits, |x| exp(x - largest)),
+                    Some(slopes) => {
+                        logits.iter_mut().for_each(|x| *x = exp(*x - largest));
+                        let total = sum(logits, |x| x);
+                        let scale = -slopes[i] / total;
+                        logits.iter_mut().for_each(|x| *x *= scale);
+                        logits[target as usize] += slopes[i];
+                        total
+                    }
+                };
+                logps.push(chosen - largest - total.ln());
             }
         });
-        products.backward(wte, logits, &mut dhidden[first * c..(first + rows) * c]);
-        products.weight_gradient([v, c], logits, &hidden[first * c..(first + rows) * c], dwte);
-    });
-}
-
-fn each_chunk(
-    products: &mut Products,
-    wte: &Weight<'_>,
-    hidden: &[f32],
-    targets: &[u32],
-    mut work: impl FnMut(&mut Products, usize, &mut [f32], &[u32]),
-) {
-    let mut logits = std::mem::take(&mut products.logits);
-    logits.resize(targets.len().min(CHUNK) * wte.n_out, 0.0);
-    for (chunk, (targets, hidden)) in targets.chunks(CHUNK).zip(hidden.chunks(CHUNK * wte.n_in)).enumerate() {
-        let logits = &mut logits[..targets.len() * wte.n_out];
-        products.forward(wte, hidden, logits, Into::Overwrite);
-        work(products, chunk * CHUNK, logits, targets);
+        if let Some(b) = &mut backward {
+            let dhidden = &mut b.dhidden[chunk * CHUNK * c..][..hidden.len()];
+            products.backward(wte, logits, dhidden);
+            products.weight_gradient([v, c], logits, hidden, b.dwte);
+        }
     }
     products.logits = logits;
+    logps
 }

@@ -24,7 +24,7 @@ pub use self::decode::Decoder;
 pub use self::head::Guesses;
 pub use self::packed::Packed;
 pub use self::pass::{Keep, Workspace};
-pub(crate) use self::vector::on_widest;
+pub(crate) use self::vector::{ARCH, widest};
 pub use self::weights::{Weights, with_weights};
 use crate::error::{Error, Result};
 

@@ -1,6 +1,6 @@
 //! Layer norm over rows, and its gradient from the saved mean and deviation.
 
-use super::vector::{on_widest, sum, sum2};
+use super::vector::{sum, sum2, widest};
 
 /// Mean and one over the deviation of every row: what the backward pass needs.
 #[derive(Default)]
@@ -14,7 +14,7 @@ pub(super) fn layer_norm(x: &[f32], [weight, bias]: [&[f32]; 2], eps: f32, out: 
     let width = weight.len();
     moments.mean.clear();
     moments.rstd.clear();
-    on_widest(|| {
+    widest!({
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
             let mean = sum(x, |v| v) / width as f32;
             let variance = sum(x, |v| (v - mean) * (v - mean)) / width as f32;
@@ -29,7 +29,7 @@ pub(super) fn layer_norm(x: &[f32], [weight, bias]: [&[f32]; 2], eps: f32, out: 
 /// The same once more from the moments, for a backward pass that did not keep the output.
 pub(super) fn layer_norm_again(x: &[f32], [weight, bias]: [&[f32]; 2], moments: &Moments, out: &mut [f32]) {
     let width = weight.len();
-    on_widest(|| {
+    widest!({
         for (row, (x, out)) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
             scale_row(x, moments.mean[row], moments.rstd[row], weight, bias, out);
         }
@@ -57,7 +57,7 @@ pub(super) fn layer_norm_backward(
     let width = weight.len();
     let mut normal = vec![0f32; width];
     let mut g = vec![0f32; width];
-    on_widest(|| {
+    widest!({
         let rows = dout.chunks_exact(width).zip(x.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
         for (row, ((dout, x), dx)) in rows.enumerate() {
             let (mean, rstd) = (moments.mean[row], moments.rstd[row]);

@@ -7,7 +7,7 @@
 use super::attention::{Heads, Scores};
 use super::gelu::{add_rows, gelu, gelu_backward, start_rows};
 use super::gemm::Into;
-use super::head::{self, Guesses};
+use super::head::{self, Backward, Guesses};
 use super::norm::{Moments, layer_norm, layer_norm_again, layer_norm_backward};
 use super::packed::Packed;
 use super::products::Products;
@@ -48,7 +48,10 @@ pub struct Workspace {
     /// Rows that predict a target, before and after the last layer norm, (N, C).
     picked: Vec<f32>,
     hidden: Vec<f32>,
+    d_hidden: Vec<f32>,
     moments_f: Moments,
+    /// Whether the forward pass has already taken the head's way back.
+    head_is_done: bool,
 }
 
 /// What a forward pass keeps.
@@ -86,6 +89,39 @@ impl Workspace {
         keep: Keep,
         guesses: Option<&mut Guesses>,
     ) -> Result<Vec<f32>> {
+        self.run(weights, packed, keep)?;
+        self.head_is_done = false;
+        let hidden = &self.hidden[..packed.n_targets() * weights.config.n_embd];
+        Ok(head::log_probs(&mut self.products, &weights.head, hidden, &packed.targets, guesses, None))
+    }
+
+    /// The same where it is known beforehand what will flow back into each log π: the head's way back is gone at once,
+    /// which saves computing the logits again. [`Workspace::backward`] must follow with the same `slopes`.
+    ///
+    /// # Shapes
+    /// slopes (N) -> (N)
+    ///
+    /// # Errors
+    /// An id or a position that the model does not have.
+    pub fn forward_known(
+        &mut self,
+        weights: &Weights<'_>,
+        packed: &Packed,
+        keep: Keep,
+        guesses: Option<&mut Guesses>,
+        slopes: &[f32],
+        gradients: &mut Gradients,
+    ) -> Result<Vec<f32>> {
+        self.run(weights, packed, keep)?;
+        self.head_is_done = true;
+        let size = packed.n_targets() * weights.config.n_embd;
+        let (hidden, dhidden) = (&self.hidden[..size], sized(&mut self.d_hidden, size));
+        let backward = Backward { slopes, dhidden, dwte: &mut gradients.values_mut()[0] };
+        Ok(head::log_probs(&mut self.products, &weights.head, hidden, &packed.targets, guesses, Some(backward)))
+    }
+
+    /// From ids to the hidden rows that predict a target.
+    fn run(&mut self, weights: &Weights<'_>, packed: &Packed, keep: Keep) -> Result<()> {
         let config = weights.config;
         packed.check(config.vocab_size, config.block_size)?;
         let (c, n_layer, size) = (config.n_embd, config.n_layer, packed.n_rows() * config.n_embd);
@@ -115,7 +151,7 @@ impl Workspace {
         }
         let hidden = sized(&mut self.hidden, picked.len());
         layer_norm(picked, weights.ln_f, config.layer_norm_epsilon as f32, hidden, &mut self.moments_f);
-        Ok(head::log_probs(&mut self.products, &weights.head, hidden, &packed.targets, guesses))
+        Ok(())
     }
 
     /// One block, from `stream[from]` to `out`; fills `kept[at]`. Without `out` the last product is left out.
@@ -190,9 +226,12 @@ impl Workspace {
         [dweight, dbias]: [&mut Vec<f32>; 2],
     ) {
         let (c, n) = (weights.config.n_embd, packed.targets.len());
-        let d_hidden = sized(&mut self.d_narrow, n * c);
-        let given = (&self.hidden[..n * c], packed.targets.as_slice(), dlogps);
-        head::backward(&mut self.products, &weights.head, given, d_hidden, dwte);
+        if !self.head_is_done {
+            let (hidden, dhidden) = (&self.hidden[..n * c], sized(&mut self.d_hidden, n * c));
+            let backward = Backward { slopes: dlogps, dhidden, dwte };
+            head::log_probs(&mut self.products, &weights.head, hidden, &packed.targets, None, Some(backward));
+        }
+        let d_hidden = &self.d_hidden[..n * c];
         let d_picked = sized(&mut self.d_wide, n * c);
         d_picked.fill(0.0);
         let picked = &self.picked[..n * c];
@@ -249,7 +288,16 @@ impl Workspace {
     /// Bytes that this workspace holds.
     pub fn bytes(&self) -> usize {
         let of_block = |k: &Kept| [&k.qkv, &k.y, &k.lse, &k.middle, &k.wide].map(Vec::capacity).iter().sum::<usize>();
-        let own = [&self.normal, &self.wide, &self.d_stream, &self.d_narrow, &self.d_wide, &self.picked, &self.hidden];
+        let own = [
+            &self.normal,
+            &self.wide,
+            &self.d_stream,
+            &self.d_narrow,
+            &self.d_wide,
+            &self.picked,
+            &self.hidden,
+            &self.d_hidden,
+        ];
         let floats = own.map(Vec::capacity).iter().sum::<usize>()
             + self.stream.iter().map(Vec::capacity).sum::<usize>()
             + self.kept.iter().map(of_block).sum::<usize>();

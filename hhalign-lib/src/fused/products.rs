@@ -2,7 +2,7 @@
 
 use super::bf16::{self, LeftBuffer, PackedRight};
 use super::gemm::{self, Into, Matrix};
-use super::vector::{on_widest, sum2};
+use super::vector::{sum2, widest};
 
 /// A matrix (in, out) of the model; with its two packed forms where products run in bf16.
 pub(super) struct Weight<'a> {
@@ -28,7 +28,7 @@ impl<'a> Weight<'a> {
         const AT_ONCE: usize = 4;
         let Matrix { data, row, .. } = self.matrix;
         if row == 1 {
-            on_widest(|| {
+            widest!({
                 for (j, column) in data.chunks_exact(self.n_in).enumerate() {
                     for (x, out) in x.chunks_exact(self.n_in).zip(out.chunks_exact_mut(self.n_out)) {
                         out[j] += sum2(x, column, |a, b| a * b);
@@ -37,7 +37,7 @@ impl<'a> Weight<'a> {
             });
             return;
         }
-        on_widest(|| {
+        widest!({
             for (i, rows) in data.chunks(AT_ONCE * self.n_out).enumerate() {
                 for (x, out) in x.chunks_exact(self.n_in).zip(out.chunks_exact_mut(self.n_out)) {
                     let x = &x[i * AT_ONCE..];

@@ -1,21 +1,28 @@
 //! Plain loops that the compiler turns into the widest vectors of the processor at hand.
 //!
-//! [`on_widest`] runs a closure compiled for AVX-512, AVX2 or the portable base, whichever the processor has: the choice
-//! is made when the program runs, so that one build serves every machine. Everything called inside is inlined. Sums keep
-//! [`LANES`] partial sums, since a compiler may not reorder a floating-point sum by itself.
+//! [`widest`] evaluates an expression compiled for AVX-512, AVX2 or the portable base, whichever the processor has: the
+//! choice is made when the program runs, so that one build serves every machine. What is called inside must be inlined.
+//! Sums keep [`LANES`] partial sums, since a compiler may not reorder a floating-point sum by itself.
 
 use std::sync::LazyLock;
 
 /// Partial sums kept side by side: one AVX-512 register of f32.
 pub(super) const LANES: usize = 16;
 
-static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
+/// The widest vectors that this processor has.
+pub(crate) static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
-/// Runs `work` compiled for the widest vectors that this processor has.
-#[inline(always)]
-pub(crate) fn on_widest<R>(work: impl FnOnce() -> R) -> R {
-    ARCH.dispatch(work)
+/// Evaluates an expression compiled for the widest vectors of this processor.
+macro_rules! widest {
+    ($work:expr) => {
+        // Only what is inlined is compiled for those vectors, a closure too.
+        $crate::fused::ARCH.dispatch(
+            #[inline(always)]
+            || $work,
+        )
+    };
 }
+pub(crate) use widest;
 
 /// Adds up `of(a[i], b[i])`.
 #[inline(always)]
@@ -101,9 +108,9 @@ mod tests {
         let (mut worst_exp, mut worst_tanh) = (0f64, 0f64);
         for i in -87_000..88_000 {
             let x = i as f32 / 1000.0;
-            let (ours, exact) = on_widest(|| (exp(x), f64::from(x).exp()));
+            let (ours, exact) = widest!((exp(x), f64::from(x).exp()));
             worst_exp = worst_exp.max((f64::from(ours) / exact - 1.0).abs());
-            worst_tanh = worst_tanh.max((f64::from(on_widest(|| tanh(x / 8.0))) - f64::from(x / 8.0).tanh()).abs());
+            worst_tanh = worst_tanh.max((f64::from(widest!(tanh(x / 8.0))) - f64::from(x / 8.0).tanh()).abs());
         }
         assert!(worst_exp < 3e-7 && worst_tanh < 3e-7, "{worst_exp} {worst_tanh}");
         assert!(exp(f32::NAN).is_nan() && exp(-1e9) < 1e-37 && tanh(100.0) == 1.0 && tanh(-100.0) == -1.0);
@@ -113,9 +120,9 @@ mod tests {
     fn sums_and_maxima_take_every_element_of_odd_lengths() {
         for n in [0, 1, 15, 16, 17, 33, 100] {
             let x: Vec<f32> = (0..n).map(|i| i as f32 - 40.0).collect();
-            assert_eq!(on_widest(|| sum(&x, |v| v)), x.iter().sum::<f32>());
-            assert_eq!(on_widest(|| max(&x)), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-            assert_eq!(on_widest(|| sum2(&x, &x, |a, b| a * b)), x.iter().map(|v| v * v).sum::<f32>());
+            assert_eq!(widest!(sum(&x, |v| v)), x.iter().sum::<f32>());
+            assert_eq!(widest!(max(&x)), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            assert_eq!(widest!(sum2(&x, &x, |a, b| a * b)), x.iter().map(|v| v * v).sum::<f32>());
         }
         assert!(max(&[1.0, f32::NAN, 2.0]).is_nan());
     }

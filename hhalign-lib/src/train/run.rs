@@ -58,6 +58,10 @@ pub(super) trait Objective: Sync {
     fn sides(&self) -> &'static [Side];
     /// This pass's share of the loss of a whole step, so that shares add up whatever the size of a pass.
     fn loss(&self, pass: &[usize], step: &[usize], scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor>;
+    /// The gradient of the loss with respect to each log π, where it does not depend on their values: (N).
+    fn known_slopes(&self, _pass: &[usize], _step: &[usize]) -> Option<Vec<f32>> {
+        None
+    }
     /// Tokens that go through the model for these pairs.
     fn tokens(&self, indices: &[usize]) -> usize;
     fn evaluate(&self, policy: &Gpt, compute: &Compute) -> Result<Vec<(String, f64)>>;

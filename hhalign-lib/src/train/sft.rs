@@ -94,6 +94,11 @@ impl Objective for SftObjective<'_> {
         Ok((sum * (-1.0 / self.pairs.n_reply_tokens(step, Side::Chosen) as f64))?)
     }
 
+    fn known_slopes(&self, pass: &[usize], step: &[usize]) -> Option<Vec<f32>> {
+        let slope = -1.0 / self.pairs.n_reply_tokens(step, Side::Chosen) as f64;
+        Some(vec![slope as f32; self.pairs.n_reply_tokens(pass, Side::Chosen)])
+    }
+
     fn tokens(&self, indices: &[usize]) -> usize {
         self.pairs.n_tokens(indices, &[Side::Chosen])
     }

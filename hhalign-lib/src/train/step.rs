@@ -66,14 +66,21 @@ impl Step<'_> {
         let mut gradients = spare.gradients.take().unwrap_or_else(|| Gradients::zeros(weights.config()));
         gradients.clear();
         spare.workspaces.with(|workspace| {
-            let logps = workspace.forward(weights, &packed, compute.keep(), guesses.as_mut())?;
+            let (keep, known) = (compute.keep(), self.objective.known_slopes(pass, self.batch));
+            let logps = match &known {
+                Some(known) => {
+                    workspace.forward_known(weights, &packed, keep, guesses.as_mut(), known, &mut gradients)?
+                }
+                None => workspace.forward(weights, &packed, keep, guesses.as_mut())?,
+            };
             // From here to the loss it is the composed path: a lesson and a run call one and the same loss.
             let leaf = Var::from_vec(logps, packed.n_targets(), &Device::Cpu)?;
             let scored = Scored { token_logps: leaf.as_tensor(), guesses: guesses.as_ref() };
             let loss = self.objective.loss(pass, self.batch, &scored, self.log.then_some(&mut metrics))?;
-            let slopes = match loss.backward()?.get(&leaf) {
-                Some(slopes) => slopes.to_vec1::<f32>()?,
-                None => vec![0.0; packed.n_targets()],
+            let slopes = match (known, loss.backward()?.get(&leaf)) {
+                (Some(known), _) => known,
+                (None, Some(slopes)) => slopes.to_vec1::<f32>()?,
+                (None, None) => vec![0.0; packed.n_targets()],
             };
             workspace.backward(weights, &packed, &slopes, &mut gradients);
             Ok((gradients, metrics))
