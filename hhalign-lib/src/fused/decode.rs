@@ -3,6 +3,7 @@
 //! What a sequence gets does not depend on its neighbours: every row is summed up in the same order however many rows
 //! there are.
 
+use super::few_rows::{self, FEW_ROWS};
 use super::gelu::{gelu, start_rows};
 use super::gemm::{Into, Matrix, product};
 use super::norm::{Moments, layer_norm};
@@ -105,13 +106,13 @@ impl<'a> Decoder<'a> {
         let hidden = &mut normal[..last.len()];
         layer_norm(&last, self.weights.ln_f, eps, hidden, &mut self.moments);
         let mut logits = vec![0f32; numbers.len() * config.vocab_size];
-        self.weights.head.few_rows(hidden, &mut logits);
+        few_rows::add_product(&self.weights.head, hidden, &mut logits);
         Ok(logits)
     }
 
     fn add_product(&mut self, linear: &Linear<'_>, x: &[f32], out: &mut [f32]) {
         if x.len() / linear.weight.n_in <= FEW_ROWS {
-            linear.weight.few_rows(x, out);
+            few_rows::add_product(&linear.weight, x, out);
         } else {
             self.products.forward(&linear.weight, x, out, Into::Add);
         }
@@ -167,6 +168,3 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 }
-
-/// Up to so many rows, reading the weights takes longer than computing with them.
-const FEW_ROWS: usize = 16;

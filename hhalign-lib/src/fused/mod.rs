@@ -8,6 +8,7 @@
 mod attention;
 mod bf16;
 mod decode;
+mod few_rows;
 mod gelu;
 mod gemm;
 mod head;
@@ -24,7 +25,7 @@ pub use self::decode::Decoder;
 pub use self::head::Guesses;
 pub use self::packed::Packed;
 pub use self::pass::{Keep, Workspace};
-pub(crate) use self::vector::{ARCH, widest};
+pub(crate) use self::vector::{ARCH, Once, widest};
 pub use self::weights::{Weights, with_weights};
 use crate::error::{Error, Result};
 

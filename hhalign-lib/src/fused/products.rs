@@ -2,11 +2,10 @@
 
 use super::bf16::{self, LeftBuffer, PackedRight};
 use super::gemm::{self, Into, Matrix};
-use super::vector::{sum2, widest};
 
 /// A matrix (in, out) of the model; with its two packed forms where products run in bf16.
 pub(super) struct Weight<'a> {
-    matrix: Matrix<'a>,
+    pub(super) matrix: Matrix<'a>,
     pub(super) n_in: usize,
     pub(super) n_out: usize,
     packed: Option<[PackedRight; 2]>,
@@ -21,42 +20,6 @@ impl<'a> Weight<'a> {
     /// Stored (out, in), as the head is, which is the token embedding.
     pub(super) fn tied(data: &'a [f32], n_in: usize, n_out: usize) -> Self {
         Self { matrix: Matrix::rows(data, n_in).transposed(), n_in, n_out, packed: None }
-    }
-
-    /// `out += x W` for a few rows x: reads the weights once, in their order; every row is summed up in one order.
-    pub(super) fn few_rows(&self, x: &[f32], out: &mut [f32]) {
-        const AT_ONCE: usize = 4;
-        let Matrix { data, row, .. } = self.matrix;
-        if row == 1 {
-            widest!({
-                for (j, column) in data.chunks_exact(self.n_in).enumerate() {
-                    for (x, out) in x.chunks_exact(self.n_in).zip(out.chunks_exact_mut(self.n_out)) {
-                        out[j] += sum2(x, column, |a, b| a * b);
-                    }
-                }
-            });
-            return;
-        }
-        widest!({
-            for (i, rows) in data.chunks(AT_ONCE * self.n_out).enumerate() {
-                for (x, out) in x.chunks_exact(self.n_in).zip(out.chunks_exact_mut(self.n_out)) {
-                    let x = &x[i * AT_ONCE..];
-                    if let [x0, x1, x2, x3, ..] = *x {
-                        let (w0, rest) = rows.split_at(self.n_out);
-                        let (w1, rest) = rest.split_at(self.n_out);
-                        let (w2, w3) = rest.split_at(self.n_out);
-                        let weights = w0.iter().zip(w1).zip(w2).zip(w3);
-                        for (out, (((w0, w1), w2), w3)) in out.iter_mut().zip(weights) {
-                            *out += x0 * w0 + x1 * w1 + x2 * w2 + x3 * w3;
-                        }
-                    } else {
-                        for (x, w) in x.iter().zip(rows.chunks_exact(self.n_out)) {
-                            out.iter_mut().zip(w).for_each(|(out, w)| *out += x * w);
-                        }
-                    }
-                }
-            }
-        });
     }
 
     /// Rounds to bf16 and packs, for the forward product and for that of the input's gradient.

@@ -12,17 +12,33 @@ pub(super) const LANES: usize = 16;
 /// The widest vectors that this processor has.
 pub(crate) static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
+/// Something that can be given away once.
+pub(crate) struct Once;
+
 /// Evaluates an expression compiled for the widest vectors of this processor.
 macro_rules! widest {
-    ($work:expr) => {
-        // Only what is inlined is compiled for those vectors, a closure too.
+    ($work:expr) => {{
+        // Only what is inlined is compiled for those vectors. A closure that can be called once has no shim around it
+        // that would stay outside, and giving something away makes it one.
+        let once = $crate::fused::Once;
         $crate::fused::ARCH.dispatch(
             #[inline(always)]
-            || $work,
+            || {
+                let _given_away = once;
+                $work
+            },
         )
-    };
+    }};
 }
 pub(crate) use widest;
+
+/// Whether a product and a sum are one instruction here.
+pub(super) fn has_fma() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    cfg!(target_arch = "aarch64")
+}
 
 /// Adds up `of(a[i], b[i])`.
 #[inline(always)]
@@ -64,7 +80,7 @@ pub(super) fn max(x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn fold(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
