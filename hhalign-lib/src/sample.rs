@@ -3,7 +3,7 @@
 use rand::Rng as _;
 
 use crate::error::{Error, Result};
-use crate::fused::{Decoder, Precision, Weights, with_weights};
+use crate::fused::{Decoder, Precision, Purpose, Weights, with_weights};
 use crate::model::Gpt;
 use crate::parallel;
 use crate::rng::{Rng, stream};
@@ -110,7 +110,7 @@ impl Sampler {
         order.sort_by_key(|&i| prompts[i].len());
         let size = order.len().div_ceil(parallel::threads()).clamp(1, MAX_BATCH);
         let groups: Vec<&[usize]> = order.chunks(size).collect();
-        let drawn = with_weights(model, Precision::F32, false, |weights| {
+        let drawn = with_weights(model, Precision::F32, Purpose::Decode, |weights| {
             parallel::map(&groups, |group| self.decode_group(weights, &prompts, group, eos_id))
         })?;
         let mut replies: Vec<(usize, Vec<u32>)> = order.iter().copied().zip(drawn.into_iter().flatten()).collect();
@@ -125,7 +125,7 @@ impl Sampler {
         group: &[usize],
         eos_id: Option<u32>,
     ) -> Result<Vec<Vec<u32>>> {
-        let mut decoder = Decoder::new(weights);
+        let mut decoder = Decoder::new(weights)?;
         let mut rngs: Vec<Rng> = group.iter().map(|i| stream(self.seed, "sample", &[*i as u64])).collect();
         let mut drawn: Vec<Vec<u32>> = vec![vec![]; group.len()];
         let config = weights.config();

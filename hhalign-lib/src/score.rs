@@ -8,7 +8,7 @@ use candle_core::{D, DType, Device, Tensor};
 use crate::batch::{Batch, Side, TokenizedPairs};
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::fused::{Compute, Guesses, Keep, Packed, Precision, Workspace, with_weights};
+use crate::fused::{Compute, Guesses, Keep, Packed, Precision, Purpose, Workspace, with_weights};
 use crate::loss::{PairLogps, Values};
 use crate::model::Gpt;
 use crate::nn::{self, Dropout};
@@ -152,7 +152,7 @@ pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side], comput
 /// Sequences that do not fit the model.
 pub fn packed_logps(model: &Gpt, packs: &[Packed], precision: Precision) -> Result<Vec<Vec<f32>>> {
     static WORKSPACES: Pool<Workspace> = Pool::new();
-    with_weights(model, precision, false, |weights| {
+    with_weights(model, precision, Purpose::Score, |weights| {
         parallel::map(packs, |packed| {
             let logps = WORKSPACES.with(|w| w.forward(weights, packed, Keep::Nothing, None))?;
             Ok(packed.sum_by_sequence(&logps))

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use common::{max_abs, named_gradients, numbers};
 use hhalign::batch::Batch;
-use hhalign::fused::{Decoder, Guesses, Keep, Packed, Precision, Workspace, with_weights};
+use hhalign::fused::{Decoder, Guesses, Keep, Packed, Precision, Purpose, Workspace, with_weights};
 use hhalign::gradients::Gradients;
 use hhalign::model::{Gpt, GptConfig};
 use hhalign::nn::Dropout;
@@ -85,7 +85,7 @@ fn oracle(model: &Gpt, sequences: &Sequences) -> Oracle {
 fn fused(model: &Gpt, packed: &Packed, keep: Keep, precision: Precision) -> (Vec<f32>, Guesses, Gradients) {
     let (mut workspace, mut guesses) = (Workspace::default(), Guesses::default());
     let mut gradients = Gradients::zeros(&model.config);
-    let logps = with_weights(model, precision, true, |weights| {
+    let logps = with_weights(model, precision, Purpose::Train, |weights| {
         // A pass before it, so that memory used once is used again.
         let other = super_short();
         workspace.forward(weights, &other, keep, None)?;
@@ -147,7 +147,8 @@ fn scoring_keeps_nothing_and_gives_the_same() {
     let (with, ..) = fused(&model, &packed, Keep::Activations, Precision::F32);
     let mut workspace = Workspace::default();
     let without =
-        with_weights(&model, Precision::F32, false, |w| workspace.forward(w, &packed, Keep::Nothing, None)).unwrap();
+        with_weights(&model, Precision::F32, Purpose::Score, |w| workspace.forward(w, &packed, Keep::Nothing, None))
+            .unwrap();
     assert_eq!(with, without);
 }
 
@@ -165,7 +166,7 @@ fn bf16_stays_near_f32() {
     let sequences = sequences(300);
     let exact = oracle(&model, &sequences);
     let packed = packed(&sequences, true);
-    match with_weights(&model, Precision::Bf16, true, |_| Ok(())) {
+    match with_weights(&model, Precision::Bf16, Purpose::Train, |_| Ok(())) {
         Err(error) => println!("skipped: {error}"),
         Ok(()) => {
             let (logps, _, gradients) = fused(&model, &packed, Keep::Activations, Precision::Bf16);
@@ -185,7 +186,9 @@ fn what_does_not_fit_the_model_is_refused() {
     let run = |prompt: &[u32], reply: &[u32]| {
         let mut packed = Packed::default();
         packed.push(prompt, &[reply])?;
-        with_weights(&model, Precision::F32, false, |w| Workspace::default().forward(w, &packed, Keep::Nothing, None))
+        with_weights(&model, Precision::F32, Purpose::Score, |w| {
+            Workspace::default().forward(w, &packed, Keep::Nothing, None)
+        })
     };
     assert!(run(&[1, 2], &[3]).is_ok());
     assert!(common::error(run(&[1, 50], &[3])).got().contains("id 50"));
@@ -205,8 +208,10 @@ fn decoding_with_a_cache_gives_the_logits_of_the_whole_text() {
             let logits = model.logits(&input).unwrap();
             numbers(&logits.narrow(1, text.len() - 1, 1).unwrap())
         };
-        with_weights(&model, Precision::F32, false, |weights| {
-            let mut decoder = Decoder::new(weights);
+        let other = with_weights(&model, Precision::F32, Purpose::Score, |weights| Decoder::new(weights).map(drop));
+        assert!(common::error(other).to_string().contains("Purpose::Decode"));
+        with_weights(&model, Precision::F32, Purpose::Decode, |weights| {
+            let mut decoder = Decoder::new(weights)?;
             let check = |logits: &[f32], text: &[u32]| {
                 let ours: Vec<f64> = logits.iter().copied().map(f64::from).collect();
                 let (error, size) = (common::distance(&ours, &whole(text)), max_abs(&whole(text)));

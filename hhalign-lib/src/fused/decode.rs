@@ -8,8 +8,8 @@ use super::gelu::{gelu, start_rows};
 use super::gemm::{Into, Matrix, product};
 use super::norm::{Moments, layer_norm};
 use super::products::Products;
-use super::vector::{exp, max, sum, widest};
-use super::weights::{Linear, Weights};
+use super::vector::{exp, max, sum, sum2, widest};
+use super::weights::{Linear, Purpose, Weights};
 use crate::error::{Error, Result};
 
 /// Keys and values of some sequences, and memory for the next tokens.
@@ -30,8 +30,19 @@ struct Sequence {
 
 impl<'a> Decoder<'a> {
     /// For sequences that are still to come.
-    pub fn new(weights: &'a Weights<'a>) -> Self {
-        Self { weights, sequences: vec![], products: Products::default(), moments: Moments::default(), scores: vec![] }
+    ///
+    /// # Errors
+    /// The weights were not lent for decoding.
+    pub fn new(weights: &'a Weights<'a>) -> Result<Self> {
+        if weights.purpose != Purpose::Decode {
+            return Err(Error::new(
+                "these weights do not lie as decoding needs them",
+                format!("{:?}", weights.purpose),
+                "lend them with Purpose::Decode",
+            ));
+        }
+        let (products, moments) = (Products::default(), Moments::default());
+        Ok(Self { weights, sequences: vec![], products, moments, scores: vec![] })
     }
 
     /// Reads a prompt as a new sequence; returns its number and the logits behind its last token.
@@ -130,22 +141,25 @@ impl<'a> Decoder<'a> {
         }
         let n = keys.len() / c;
         self.scores.resize(rows * n, 0.0);
+        let scale = 1.0 / (d as f32).sqrt();
         for head in 0..n_head {
+            let at = head * d..(head + 1) * d;
+            if rows == 1 {
+                attend_one(&qkv[at.clone()], keys, values, at.start, scale, &mut self.scores[..n], &mut y[at]);
+                continue;
+            }
             let part = |data, row| Matrix { data, row, column: 1 };
-            let (q, k, v) = (part(&qkv[head * d..], 3 * c), part(&keys[head * d..], c), part(&values[head * d..], c));
+            let (q, k, v) = (part(&qkv[at.start..], 3 * c), part(&keys[at.start..], c), part(&values[at.start..], c));
             let p = &mut self.scores[..rows * n];
-            product([rows, n, d], q, k.transposed(), p, n, Into::Overwrite, 1.0 / (d as f32).sqrt());
+            product([rows, n, d], q, k.transposed(), p, n, Into::Overwrite, scale);
             widest!({
                 for (i, row) in p.chunks_exact_mut(n).enumerate() {
                     let (seen, hidden) = row.split_at_mut(n - rows + i + 1);
-                    let largest = max(seen);
-                    seen.iter_mut().for_each(|s| *s = exp(*s - largest));
-                    let total = sum(seen, |s| s);
-                    seen.iter_mut().for_each(|s| *s /= total);
+                    softmax(seen);
                     hidden.fill(0.0);
                 }
             });
-            product([rows, d, n], part(p, n), v, &mut y[head * d..], c, Into::Overwrite, 1.0);
+            product([rows, d, n], part(p, n), v, &mut y[at.start..], c, Into::Overwrite, 1.0);
         }
     }
 
@@ -167,4 +181,28 @@ impl<'a> Decoder<'a> {
         }
         Ok(())
     }
+}
+
+#[inline(always)]
+fn softmax(scores: &mut [f32]) {
+    let largest = max(scores);
+    scores.iter_mut().for_each(|s| *s = exp(*s - largest));
+    let total = sum(scores, |s| s);
+    scores.iter_mut().for_each(|s| *s /= total);
+}
+
+/// One query of one head, which takes the columns of keys and values from `first` on.
+fn attend_one(q: &[f32], keys: &[f32], values: &[f32], first: usize, scale: f32, scores: &mut [f32], y: &mut [f32]) {
+    let (n, d) = (scores.len(), q.len());
+    let row = keys.len() / n;
+    widest!({
+        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(row)) {
+            *score = scale * sum2(q, &key[first..first + d], |a, b| a * b);
+        }
+        softmax(scores);
+        y.fill(0.0);
+        for (p, value) in scores.iter().zip(values.chunks_exact(row)) {
+            y.iter_mut().zip(&value[first..first + d]).for_each(|(y, v)| *y += p * v);
+        }
+    });
 }

@@ -3,7 +3,6 @@
 //! Every row is summed up in the same order however many rows there are, so that a sequence does not depend on its
 //! neighbours.
 
-use super::gemm::Matrix;
 use super::products::Weight;
 use super::vector::{LANES, fold, has_fma, widest};
 
@@ -13,31 +12,19 @@ pub(super) const FEW_ROWS: usize = 16;
 /// Columns computed at once: two registers of sums for each row.
 const TILE: usize = 2 * LANES;
 
-/// `out += x W`.
+/// Rows whose sums are in registers at the same time.
+const ROWS: usize = 4;
+
+/// `out += x W`, for a matrix in strips or in columns.
 ///
 /// # Shapes
 /// x (R, in), W (in, out), out (R, out); R is small
 pub(super) fn add_product(w: &Weight<'_>, x: &[f32], out: &mut [f32]) {
-    if has_fma() { with::<true>(w, x, out) } else { with::<false>(w, x, out) }
-}
-
-fn with<const FMA: bool>(w: &Weight<'_>, x: &[f32], out: &mut [f32]) {
-    let blocks = x.chunks(8 * w.n_in).zip(out.chunks_mut(8 * w.n_out));
-    for (mut x, mut out) in blocks {
-        for n in [8, 4, 2, 1] {
-            if x.len() < n * w.n_in {
-                continue;
-            }
-            let (now, later) = x.split_at(n * w.n_in);
-            let (out_now, out_later) = out.split_at_mut(n * w.n_out);
-            match n {
-                8 => block::<8, FMA>(w, now, out_now),
-                4 => block::<4, FMA>(w, now, out_now),
-                2 => block::<2, FMA>(w, now, out_now),
-                _ => block::<1, FMA>(w, now, out_now),
-            }
-            (x, out) = (later, out_later);
-        }
+    match (&w.strips, has_fma()) {
+        (Some(strips), true) => tiles::<true>(strips, w.n_in, w.n_out, x, out),
+        (Some(strips), false) => tiles::<false>(strips, w.n_in, w.n_out, x, out),
+        (None, true) => dots::<true>(w, x, out),
+        (None, false) => dots::<false>(w, x, out),
     }
 }
 
@@ -47,64 +34,95 @@ fn add<const FMA: bool>(a: f32, b: f32, sum: f32) -> f32 {
     if FMA { a.mul_add(b, sum) } else { a * b + sum }
 }
 
-fn block<const R: usize, const FMA: bool>(w: &Weight<'_>, x: &[f32], out: &mut [f32]) {
-    if w.matrix.row == 1 { dots::<R, FMA>(w, x, out) } else { tiles::<R, FMA>(w, x, out) }
+/// A matrix (in, out) in strips of [`TILE`] columns, each strip from end to end in memory: read in this order it comes
+/// as fast as memory can give it.
+#[derive(Default)]
+pub(super) struct Strips(Vec<f32>);
+
+impl Strips {
+    /// Copies a matrix that lies in rows of `n_out` numbers.
+    pub(super) fn of(data: &[f32], n_out: usize) -> Self {
+        let n_in = data.len() / n_out;
+        let mut strips = vec![0f32; n_out.div_ceil(TILE) * n_in * TILE];
+        for (i, strip) in strips.chunks_exact_mut(n_in * TILE).enumerate() {
+            for (to, line) in strip.chunks_exact_mut(TILE).zip(data.chunks_exact(n_out)) {
+                let line = &line[i * TILE..n_out.min((i + 1) * TILE)];
+                to[..line.len()].copy_from_slice(line);
+            }
+        }
+        Self(strips)
+    }
 }
 
-/// The matrix lies in rows of `out` numbers.
-fn tiles<const R: usize, const FMA: bool>(w: &Weight<'_>, x: &[f32], out: &mut [f32]) {
-    let (n_in, n_out, Matrix { data, .. }) = (w.n_in, w.n_out, w.matrix);
+fn tiles<const FMA: bool>(strips: &Strips, n_in: usize, n_out: usize, x: &[f32], out: &mut [f32]) {
+    let rows = x.len() / n_in;
+    let columns = |r: usize, k: usize| if r < rows { x[r * n_in + k] } else { 0.0 };
+    let block = |first: usize| (0..n_in).map(|k| std::array::from_fn(|r| columns(first + r, k))).collect::<Vec<_>>();
+    let blocks: Vec<Vec<[f32; ROWS]>> = (0..rows).step_by(ROWS).map(block).collect();
     widest!({
-        for first in (0..n_out).step_by(TILE) {
-            let n = TILE.min(n_out - first);
-            let mut sums = [[0f32; TILE]; R];
-            for k in 0..n_in {
-                let line = &data[k * n_out + first..][..n];
-                if let Some(line) = line.first_chunk::<TILE>() {
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let x = x[r * n_in + k];
-                        for i in 0..TILE {
-                            sums[i] = add::<FMA>(x, line[i], sums[i]);
-                        }
-                    }
-                } else {
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let x = x[r * n_in + k];
-                        sums.iter_mut().zip(line).for_each(|(sum, w)| *sum = add::<FMA>(x, *w, *sum));
-                    }
+        // A strip is read for all rows before the next: it comes from memory once.
+        for (i, strip) in strips.0.chunks_exact(n_in * TILE).enumerate() {
+            for (block, out) in blocks.iter().zip(out.chunks_mut(ROWS * n_out)) {
+                let sums = tile::<FMA>(block, strip.as_chunks().0);
+                for (out, sums) in out.chunks_exact_mut(n_out).zip(&sums) {
+                    let out = &mut out[i * TILE..n_out.min((i + 1) * TILE)];
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
                 }
-            }
-            for (r, sums) in sums.iter().enumerate() {
-                let out = &mut out[r * n_out + first..][..n];
-                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
             }
         }
     });
+}
+
+/// The sums of one tile. Nothing in the loop can fail, so that they stay in registers.
+#[inline(always)]
+fn tile<const FMA: bool>(columns: &[[f32; ROWS]], lines: &[[f32; TILE]]) -> [[f32; TILE]; ROWS] {
+    let mut sums = [[0f32; TILE]; ROWS];
+    for (x, line) in columns.iter().zip(lines) {
+        for r in 0..ROWS {
+            for i in 0..TILE {
+                sums[r][i] = add::<FMA>(x[r], line[i], sums[r][i]);
+            }
+        }
+    }
+    sums
 }
 
 /// The matrix lies in columns of `in` numbers: the head.
-fn dots<const R: usize, const FMA: bool>(w: &Weight<'_>, x: &[f32], out: &mut [f32]) {
-    let (n_in, n_out) = (w.n_in, w.n_out);
+fn dots<const FMA: bool>(w: &Weight<'_>, x: &[f32], out: &mut [f32]) {
+    let (n_in, n_out, rows) = (w.n_in, w.n_out, x.len() / w.n_in);
+    let (whole, zero) = (n_in / LANES, [0f32; LANES]);
+    let chunk = |r: usize, c: usize| {
+        if r < rows { x[r * n_in + c * LANES..].first_chunk::<LANES>().unwrap_or(&zero) } else { &zero }
+    };
+    let block = |first: usize| (0..whole).map(|c| std::array::from_fn(|r| *chunk(first + r, c))).collect::<Vec<_>>();
+    let blocks: Vec<Vec<[[f32; LANES]; ROWS]>> = (0..rows).step_by(ROWS).map(block).collect();
     widest!({
         for (j, column) in w.matrix.data.chunks_exact(n_in).enumerate() {
-            let mut sums = [[0f32; LANES]; R];
-            let (chunks, rest) = column.as_chunks::<LANES>();
-            for (c, w) in chunks.iter().enumerate() {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    if let Some(x) = x[r * n_in + c * LANES..].first_chunk::<LANES>() {
-                        for i in 0..LANES {
-                            sums[i] = add::<FMA>(x[i], w[i], sums[i]);
-                        }
-                    }
+            let (lines, rest) = column.as_chunks::<LANES>();
+            for (b, block) in blocks.iter().enumerate() {
+                let sums = dot::<FMA>(block, lines);
+                for (r, mut sums) in sums.into_iter().enumerate().take(rows - b * ROWS) {
+                    let r = b * ROWS + r;
+                    let x = &x[r * n_in + whole * LANES..];
+                    sums.iter_mut().zip(x).zip(rest).for_each(|((sum, x), w)| *sum = add::<FMA>(*x, *w, *sum));
+                    out[r * n_out + j] += fold(sums, |a, b| a + b);
                 }
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let x = &x[r * n_in + chunks.len() * LANES..];
-                sums.iter_mut().zip(x).zip(rest).for_each(|((sum, x), w)| *sum = add::<FMA>(*x, *w, *sum));
-                out[r * n_out + j] += fold(*sums, |a, b| a + b);
             }
         }
     });
+}
+
+#[inline(always)]
+fn dot<const FMA: bool>(chunks: &[[[f32; LANES]; ROWS]], lines: &[[f32; LANES]]) -> [[f32; LANES]; ROWS] {
+    let mut sums = [[0f32; LANES]; ROWS];
+    for (x, line) in chunks.iter().zip(lines) {
+        for r in 0..ROWS {
+            for i in 0..LANES {
+                sums[r][i] = add::<FMA>(x[r][i], line[i], sums[r][i]);
+            }
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -117,7 +135,8 @@ mod tests {
             |n: usize, seed: usize| (0..n).map(|i| ((i * 7919 + seed) % 101) as f32 / 50.0 - 1.0).collect::<Vec<_>>();
         for (n_in, n_out) in [(3, 5), (33, 70), (64, 96)] {
             let data = numbers(n_in * n_out, 7);
-            for w in [Weight::linear(&data, n_in, n_out), Weight::tied(&data, n_in, n_out)] {
+            for mut w in [Weight::linear(&data, n_in, n_out), Weight::tied(&data, n_in, n_out)] {
+                w.strip();
                 let x = numbers(15 * n_in, 3);
                 let mut out = vec![1f32; 15 * n_out];
                 add_product(&w, &x, &mut out);

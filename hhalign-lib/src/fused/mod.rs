@@ -26,7 +26,7 @@ pub use self::head::Guesses;
 pub use self::packed::Packed;
 pub use self::pass::{Keep, Workspace};
 pub(crate) use self::vector::{ARCH, Once, widest};
-pub use self::weights::{Weights, with_weights};
+pub use self::weights::{Purpose, Weights, with_weights};
 use crate::error::{Error, Result};
 
 /// In what numbers the matrix products of training run. Weights, sums, gradients and the optimiser are f32 always.

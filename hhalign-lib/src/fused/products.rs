@@ -1,6 +1,7 @@
 //! The three products of a linear layer, in f32 or with bf16 operands.
 
 use super::bf16::{self, LeftBuffer, PackedRight};
+use super::few_rows::Strips;
 use super::gemm::{self, Into, Matrix};
 
 /// A matrix (in, out) of the model; with its two packed forms where products run in bf16.
@@ -9,17 +10,25 @@ pub(super) struct Weight<'a> {
     pub(super) n_in: usize,
     pub(super) n_out: usize,
     packed: Option<[PackedRight; 2]>,
+    pub(super) strips: Option<Strips>,
 }
 
 impl<'a> Weight<'a> {
     /// Stored (in, out), as GPT-2's linear layers are.
     pub(super) fn linear(data: &'a [f32], n_in: usize, n_out: usize) -> Self {
-        Self { matrix: Matrix::rows(data, n_out), n_in, n_out, packed: None }
+        Self { matrix: Matrix::rows(data, n_out), n_in, n_out, packed: None, strips: None }
     }
 
     /// Stored (out, in), as the head is, which is the token embedding.
     pub(super) fn tied(data: &'a [f32], n_in: usize, n_out: usize) -> Self {
-        Self { matrix: Matrix::rows(data, n_in).transposed(), n_in, n_out, packed: None }
+        Self { matrix: Matrix::rows(data, n_in).transposed(), n_in, n_out, packed: None, strips: None }
+    }
+
+    /// Copies the matrix into strips for products of a few rows, unless its columns lie end to end already.
+    pub(super) fn strip(&mut self) {
+        if self.matrix.column == 1 {
+            self.strips = Some(Strips::of(self.matrix.data, self.n_out));
+        }
     }
 
     /// Rounds to bf16 and packs, for the forward product and for that of the input's gradient.

@@ -34,19 +34,31 @@ pub struct Weights<'a> {
     pub(super) blocks: Vec<BlockWeights<'a>>,
     pub(super) ln_f: [&'a [f32]; 2],
     pub(super) bf16: bool,
+    pub(super) purpose: Purpose,
 }
 
-/// Lends the parameters of `model` to `work`; `gradients` says whether a backward pass will follow.
+/// What the parameters are lent for: each use has a layout of its own in which it is fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Forward passes only.
+    Score,
+    /// Forward and backward passes.
+    Train,
+    /// Token by token, in f32.
+    Decode,
+}
+
+/// Lends the parameters of `model` to `work`.
 ///
 /// # Errors
 /// The model is not in f32 on the CPU, or the processor cannot do what `precision` asks for.
 pub fn with_weights<R>(
     model: &Gpt,
     precision: Precision,
-    gradients: bool,
+    purpose: Purpose,
     work: impl FnOnce(&Weights<'_>) -> Result<R>,
 ) -> Result<R> {
-    let bf16 = precision.is_bf16()?;
+    let bf16 = precision.is_bf16()? && purpose != Purpose::Decode;
     let names: Vec<String> = model.config.parameters().into_iter().map(|p| p.0).collect();
     let guards = names
         .iter()
@@ -63,13 +75,20 @@ pub fn with_weights<R>(
         };
         slices.push(&values[*start..start + shape.iter().product::<usize>()]);
     }
-    let mut weights = Weights::new(&model.config, &slices, bf16);
+    let mut weights = Weights::new(&model.config, &slices, bf16, purpose);
     if bf16 {
         let mut spare = SPARE.take().unwrap_or_default().into_iter();
         let matrices = weights.matrices().into_iter().map(|m| Mutex::new((m, spare.next().unwrap_or_default())));
         parallel::map(&matrices.collect::<Vec<_>>(), |matrix| {
             let (matrix, memory) = &mut *matrix.lock().expect("each is packed by one thread");
-            matrix.pack(std::mem::take(memory), gradients);
+            matrix.pack(std::mem::take(memory), purpose == Purpose::Train);
+            Ok(())
+        })?;
+    }
+    if purpose == Purpose::Decode {
+        let matrices: Vec<_> = weights.matrices().into_iter().map(Mutex::new).collect();
+        parallel::map(&matrices, |matrix| {
+            matrix.lock().expect("each is copied by one thread").strip();
             Ok(())
         })?;
     }
@@ -99,7 +118,7 @@ impl<'a> Weights<'a> {
     }
 
     /// From the slices in the order of [`GptConfig::parameters`].
-    fn new(config: &'a GptConfig, slices: &[&'a [f32]], bf16: bool) -> Self {
+    fn new(config: &'a GptConfig, slices: &[&'a [f32]], bf16: bool, purpose: Purpose) -> Self {
         let c = config.n_embd;
         let blocks = slices[2..2 + 12 * config.n_layer].as_chunks::<12>().0;
         let linear = |weight: &'a [f32], bias: &'a [f32]| {
@@ -122,6 +141,7 @@ impl<'a> Weights<'a> {
             blocks: blocks.iter().map(block).collect(),
             ln_f: [slices[slices.len() - 2], slices[slices.len() - 1]],
             bf16,
+            purpose,
         }
     }
 

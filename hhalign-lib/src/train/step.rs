@@ -5,7 +5,7 @@ use candle_core::{Device, Var};
 use super::TrainConfig;
 use super::run::{Metrics, Objective, Scored};
 use crate::error::Result;
-use crate::fused::{Guesses, Weights, Workspace, with_weights};
+use crate::fused::{Guesses, Purpose, Weights, Workspace, with_weights};
 use crate::gradients::Gradients;
 use crate::model::Gpt;
 use crate::nn::Dropout;
@@ -52,7 +52,7 @@ impl Step<'_> {
         if self.config.compute.composed || self.model.config.dropout > 0.0 {
             parallel::for_each_in_order(&passes, |&(i, pass)| self.composed_pass(i, pass), add)?;
         } else {
-            with_weights(self.model, self.config.compute.precision, true, |weights| {
+            with_weights(self.model, self.config.compute.precision, Purpose::Train, |weights| {
                 parallel::for_each_in_order(&passes, |&(_, pass)| self.fused_pass(weights, pass, spare), add)
             })?;
         }
