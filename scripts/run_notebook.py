@@ -32,6 +32,7 @@ from jupyter_core.utils import ensure_async
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
+from nbformat.sign import NotebookNotary
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 INTERRUPTED = "interrupted"
@@ -256,6 +257,11 @@ def indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
+def trust(nb: NotebookNode) -> None:
+    """Signs outputs that this very run has made: JupyterLab takes the figures out of outputs that nobody vouches for."""
+    NotebookNotary().sign(nb)
+
+
 def write_html(nb: NotebookNode, path: Path) -> None:
     from nbconvert import HTMLExporter
 
@@ -297,11 +303,13 @@ def main() -> int:
         wrong = asyncio.run(run(nb, args.notebook.resolve().parent, args.kernel, scratch))
     executed = args.out / args.notebook.name
     nbformat.write(nb, executed)
+    trust(nb)
     if wrong:
         print(f"\n{wrong}\n\nwhat ran so far is in {executed}", file=sys.stderr)
         return 130 if wrong == INTERRUPTED else 1
     if args.in_place:
         nbformat.write(nb, args.notebook)
+        trust(nb)
     for line in [line for cell in nb.cells if cell.cell_type == "code" for line in skipped(cell.outputs)]:
         print(line)
     if args.no_report:

@@ -201,6 +201,22 @@ impl TokenizedPairs {
         p.prompt.len() + p.chosen.len().max(p.rejected.len())
     }
 
+    /// Divides a batch into passes of at most `size` pairs with about as many tokens each, so that threads that take one
+    /// each end together.
+    pub fn balanced(&self, batch: &[usize], size: usize, sides: &[Side]) -> Vec<Vec<usize>> {
+        let mut order = batch.to_vec();
+        order.sort_by_key(|&i| std::cmp::Reverse(self.n_tokens(&[i], sides)));
+        let mut passes: Vec<(usize, Vec<usize>)> = vec![(0, vec![]); batch.len().div_ceil(size.max(1))];
+        for i in order {
+            // The longest that is left goes to the pass with the fewest tokens.
+            let open = passes.iter_mut().filter(|p| p.1.len() < size.max(1));
+            let pass = open.min_by_key(|p| p.0).expect("there is room for every pair");
+            pass.0 += self.n_tokens(&[i], sides);
+            pass.1.push(i);
+        }
+        passes.into_iter().map(|p| p.1).collect()
+    }
+
     /// The batches of one epoch: shuffled by `seed` and `epoch`, of like lengths inside a batch, each pair once.
     ///
     /// The same arguments give the same batches, so that a run can go on in the middle of an epoch.

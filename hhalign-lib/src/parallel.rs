@@ -56,14 +56,24 @@ pub fn for_each_in_order<T: Sync, R: Send>(
     order.into_inner().unwrap_or_else(PoisonError::into_inner).error.map_or(Ok(()), Err)
 }
 
-/// Threads that share work: one for each core, or `HHALIGN_THREADS`.
+/// Threads that share work: what [`set_threads`] or `HHALIGN_THREADS` says, or else one for each core.
 pub fn threads() -> usize {
-    static THREADS: LazyLock<usize> = LazyLock::new(|| {
+    static DEFAULT: LazyLock<usize> = LazyLock::new(|| {
         let asked = std::env::var("HHALIGN_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
         asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     });
-    *THREADS
+    match THREADS.load(Ordering::Relaxed) {
+        0 => *DEFAULT,
+        n => n,
+    }
 }
+
+/// Sets the number of threads from here on; 0 goes back to the default. No result depends on it.
+pub fn set_threads(n: usize) {
+    THREADS.store(n, Ordering::Relaxed);
+}
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// Results on their way to their turn.
 struct Order<R, F> {

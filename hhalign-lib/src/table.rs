@@ -159,7 +159,7 @@ impl Table {
             "<div style=\"overflow-x:auto;margin:6px 0\"><table style=\"border-collapse:collapse;font-variant-numeric:tabular-nums\">",
         );
         html += &format!(
-            "<caption style=\"text-align:left;font-weight:600;padding:2px 12px 6px;caption-side:top;color:inherit\">{}</caption><thead><tr>",
+            "<caption style=\"text-align:left;font-weight:600;padding:2px 12px 6px;caption-side:top;color:inherit;white-space:nowrap\">{}</caption><thead><tr>",
             escape(&self.title)
         );
         for (c, name) in self.names().iter().enumerate() {

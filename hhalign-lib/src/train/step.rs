@@ -36,7 +36,9 @@ pub(super) struct Step<'a> {
 impl Step<'_> {
     /// The gradients of the whole step, added up over its passes in their order, and its metrics.
     pub(super) fn gradients(&self, spare: &Spare) -> Result<(Gradients, Metrics)> {
-        let passes: Vec<(usize, &[usize])> = self.batch.chunks(self.config.micro_batch_size).enumerate().collect();
+        let data = self.objective.data();
+        let passes = data.balanced(self.batch, self.config.micro_batch_size, self.objective.sides());
+        let passes: Vec<(usize, Vec<usize>)> = passes.into_iter().enumerate().collect();
         let (mut sum, mut logged) = (None, Metrics::default());
         let add = |(gradients, metrics): (Gradients, Metrics)| {
             logged.merge(metrics);
@@ -50,10 +52,10 @@ impl Step<'_> {
         };
         // Dropout is drawn by the composed model only.
         if self.config.compute.composed || self.model.config.dropout > 0.0 {
-            parallel::for_each_in_order(&passes, |&(i, pass)| self.composed_pass(i, pass), add)?;
+            parallel::for_each_in_order(&passes, |(i, pass)| self.composed_pass(*i, pass), add)?;
         } else {
             with_weights(self.model, self.config.compute.precision, Purpose::Train, |weights| {
-                parallel::for_each_in_order(&passes, |&(_, pass)| self.fused_pass(weights, pass, spare), add)
+                parallel::for_each_in_order(&passes, |(_, pass)| self.fused_pass(weights, pass, spare), add)
             })?;
         }
         Ok((sum.expect("a step has a pass"), logged))

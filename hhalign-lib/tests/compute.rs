@@ -1,0 +1,111 @@
+//! How a run computes must not decide what it computes: threads, precision, shared prompts, memory, composed or fused.
+
+mod common;
+
+use common::{bits, short, texts, tiny, tokenized};
+use hhalign::fused::{Compute, Precision};
+use hhalign::model::Gpt;
+use hhalign::parallel;
+use hhalign::train::{Dpo, Run, Sft, TrainConfig};
+
+const STEPS: usize = 12;
+
+fn config(compute: Compute) -> TrainConfig {
+    TrainConfig { compute, micro_batch_size: 2, ..short(STEPS) }
+}
+
+fn sft(compute: Compute) -> (Run, Gpt) {
+    let mut model = Gpt::new(tiny(2, 0.0), 5).unwrap();
+    let run = Sft { train: config(compute) }.fit(&mut model, &tokenized(&texts(1, 40)), &tokenized(&texts(2, 12)));
+    (run.unwrap(), model)
+}
+
+fn dpo(compute: Compute) -> (Run, Gpt) {
+    let (_, reference) = sft(Compute::default());
+    let mut policy = reference.fork().unwrap();
+    let dpo = Dpo { train: config(compute), ..Dpo::default() };
+    let run = dpo.fit(&mut policy, &reference, &tokenized(&texts(1, 40)), &tokenized(&texts(2, 12)));
+    (run.unwrap(), policy)
+}
+
+/// The largest difference between two runs' curves of one metric.
+fn apart(one: &Run, other: &Run, metric: &str) -> f64 {
+    let (one, other) = (one.history.series(metric), other.history.series(metric));
+    assert!(one.len() == other.len() && one.len() >= STEPS / 2, "{metric}: {} and {} points", one.len(), other.len());
+    one.iter().zip(&other).map(|(a, b)| (a.1 - b.1).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let with = |threads: usize, run: fn(Compute) -> (Run, Gpt)| {
+        parallel::set_threads(threads);
+        let result = run(Compute { precision: Precision::Auto, ..Compute::default() });
+        parallel::set_threads(0);
+        result
+    };
+    for run in [sft, dpo] {
+        let (first, model) = with(1, run);
+        for threads in [2, 3, 8] {
+            let (other, other_model) = with(threads, run);
+            assert!(bits(&model) == bits(&other_model), "{threads} threads give other weights");
+            assert_eq!(apart(&first, &other, "loss"), 0.0);
+            assert_eq!(first.best, other.best);
+        }
+    }
+}
+
+#[test]
+fn the_fused_run_follows_the_composed_one() {
+    let composed = Compute { composed: true, ..Compute::default() };
+    for (run, metrics) in [
+        (sft as fn(Compute) -> (Run, Gpt), ["loss", "eval_loss", "mean_token_accuracy", "entropy", "grad_norm"]),
+        (dpo, ["loss", "eval_loss", "rewards/margins", "logps/chosen", "grad_norm"]),
+    ] {
+        let (ours, exact) = (run(Compute::default()).0, run(composed.clone()).0);
+        for metric in metrics {
+            let apart = apart(&ours, &exact, metric);
+            println!("{metric}: {apart:.1e}");
+            assert!(apart < 1e-4, "{metric}: {apart}");
+        }
+    }
+}
+
+#[test]
+fn sharing_prompts_and_computing_activations_again_change_only_rounding() {
+    let plain = dpo(Compute { share_prompts: false, ..Compute::default() }).0;
+    for compute in [Compute::default(), Compute { checkpoint_activations: true, ..Compute::default() }] {
+        let other = dpo(compute.clone()).0;
+        for metric in ["loss", "eval_loss", "rewards/margins", "grad_norm"] {
+            assert!(apart(&plain, &other, metric) < 1e-3, "{compute:?}: {metric} {}", apart(&plain, &other, metric));
+        }
+    }
+    let (kept, again) = (sft(Compute::default()), sft(Compute { checkpoint_activations: true, ..Compute::default() }));
+    assert!(bits(&kept.1) == bits(&again.1), "what is computed again is the same to the bit");
+}
+
+#[test]
+fn a_bf16_run_stays_in_a_band_around_the_f32_run() {
+    let bf16 = Compute { precision: Precision::Bf16, ..Compute::default() };
+    if let Err(error) = bf16.name() {
+        return println!("skipped: {error}");
+    }
+    let band = [("loss", 0.002), ("eval_loss", 0.002)];
+    for run in [sft as fn(Compute) -> (Run, Gpt), dpo] {
+        let (exact, ours) = (run(Compute::default()).0, run(bf16.clone()).0);
+        for (metric, band) in band {
+            let apart = apart(&exact, &ours, metric);
+            println!("{metric}: {apart:.1e} of {band}");
+            assert!(apart > 0.0 && apart < band, "{metric}: {apart}");
+        }
+    }
+}
+
+#[test]
+fn a_run_tells_its_time_and_memory() {
+    let (run, _) = sft(Compute::default());
+    let seconds = run.history.series("seconds");
+    assert!(seconds.windows(2).all(|w| w[0].1 <= w[1].1) && seconds.len() == STEPS);
+    if cfg!(target_os = "linux") {
+        assert!(run.history.series("peak_memory_mb").iter().all(|p| p.1 > 1.0 && p.1 < 1e5));
+    }
+}
