@@ -8,7 +8,7 @@ use super::gelu::{gelu, start_rows};
 use super::gemm::{Into, Matrix, product};
 use super::norm::{Moments, layer_norm};
 use super::products::Products;
-use super::vector::{exp, max, sum, sum2, widest};
+use super::vector::{exp, max, sum, widest};
 use super::weights::{Linear, Purpose, Weights};
 use crate::error::{Error, Result};
 
@@ -21,12 +21,41 @@ pub struct Decoder<'a> {
     scores: Vec<f32>,
 }
 
-/// Keys and values of one sequence: per layer (T, C) each.
+/// Keys and values of one sequence.
 struct Sequence {
-    keys: Vec<Vec<f32>>,
+    keys: Vec<Keys>,
+    /// Per layer (T, C).
     values: Vec<Vec<f32>>,
     length: usize,
 }
+
+/// The keys of one layer, (C, room): one line for each column, so that a query meets many keys at once.
+#[derive(Clone, Default)]
+struct Keys {
+    lines: Vec<f32>,
+    room: usize,
+    length: usize,
+}
+
+impl Keys {
+    fn push(&mut self, key: &[f32]) {
+        if self.length == self.room {
+            let room = self.room + ROOM;
+            let mut lines = vec![0f32; key.len() * room];
+            if self.room > 0 {
+                for (to, from) in lines.chunks_exact_mut(room).zip(self.lines.chunks_exact(self.room)) {
+                    to[..self.room].copy_from_slice(from);
+                }
+            }
+            (self.lines, self.room) = (lines, room);
+        }
+        self.lines.iter_mut().skip(self.length).step_by(self.room).zip(key).for_each(|(to, x)| *to = *x);
+        self.length += 1;
+    }
+}
+
+/// Keys that room is made for at once.
+const ROOM: usize = 128;
 
 impl<'a> Decoder<'a> {
     /// For sequences that are still to come.
@@ -56,8 +85,8 @@ impl<'a> Decoder<'a> {
         if prompt.is_empty() {
             return Err(Error::new("a prompt needs a token", "none", "a prompt ends with \"\\n\\nAssistant:\""));
         }
-        let layers = || vec![vec![]; self.weights.config.n_layer];
-        let (keys, values) = (layers(), layers());
+        let n_layer = self.weights.config.n_layer;
+        let (keys, values) = (vec![Keys::default(); n_layer], vec![vec![]; n_layer]);
         self.sequences.push(Sequence { keys, values, length: 0 });
         let number = self.sequences.len() - 1;
         Ok((number, self.run(&[number], prompt)?))
@@ -136,22 +165,25 @@ impl<'a> Decoder<'a> {
         let sequence = &mut self.sequences[number];
         let (keys, values) = (&mut sequence.keys[layer], &mut sequence.values[layer]);
         for row in qkv.chunks_exact(3 * c) {
-            keys.extend_from_slice(&row[c..2 * c]);
+            keys.push(&row[c..2 * c]);
             values.extend_from_slice(&row[2 * c..]);
         }
-        let n = keys.len() / c;
+        let n = keys.length;
         self.scores.resize(rows * n, 0.0);
         let scale = 1.0 / (d as f32).sqrt();
         for head in 0..n_head {
             let at = head * d..(head + 1) * d;
             if rows == 1 {
-                attend_one(&qkv[at.clone()], keys, values, at.start, scale, &mut self.scores[..n], &mut y[at]);
+                let lines = &keys.lines[at.start * keys.room..at.end * keys.room];
+                let (q, scores) = (&qkv[at.clone()], &mut self.scores[..n]);
+                attend_one(q, lines.chunks_exact(keys.room), values, at.start, scale, scores, &mut y[at]);
                 continue;
             }
             let part = |data, row| Matrix { data, row, column: 1 };
-            let (q, k, v) = (part(&qkv[at.start..], 3 * c), part(&keys[at.start..], c), part(&values[at.start..], c));
+            let (q, v) = (part(&qkv[at.start..], 3 * c), part(&values[at.start..], c));
+            let k = part(&keys.lines[at.start * keys.room..], keys.room);
             let p = &mut self.scores[..rows * n];
-            product([rows, n, d], q, k.transposed(), p, n, Into::Overwrite, scale);
+            product([rows, n, d], q, k, p, n, Into::Overwrite, scale);
             widest!({
                 for (i, row) in p.chunks_exact_mut(n).enumerate() {
                     let (seen, hidden) = row.split_at_mut(n - rows + i + 1);
@@ -191,13 +223,23 @@ fn softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|s| *s /= total);
 }
 
-/// One query of one head, which takes the columns of keys and values from `first` on.
-fn attend_one(q: &[f32], keys: &[f32], values: &[f32], first: usize, scale: f32, scores: &mut [f32], y: &mut [f32]) {
+/// One query of one head, which takes the columns of the values from `first` on.
+fn attend_one<'a>(
+    q: &[f32],
+    lines: impl Iterator<Item = &'a [f32]>,
+    values: &[f32],
+    first: usize,
+    scale: f32,
+    scores: &mut [f32],
+    y: &mut [f32],
+) {
     let (n, d) = (scores.len(), q.len());
-    let row = keys.len() / n;
+    let row = values.len() / n;
     widest!({
-        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(row)) {
-            *score = scale * sum2(q, &key[first..first + d], |a, b| a * b);
+        scores.fill(0.0);
+        for (q, line) in q.iter().zip(lines) {
+            let q = q * scale;
+            scores.iter_mut().zip(line).for_each(|(score, key)| *score += q * key);
         }
         softmax(scores);
         y.fill(0.0);

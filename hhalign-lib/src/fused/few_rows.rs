@@ -3,8 +3,9 @@
 //! Every row is summed up in the same order however many rows there are, so that a sequence does not depend on its
 //! neighbours.
 
+use super::gemm::Matrix;
 use super::products::Weight;
-use super::vector::{LANES, fold, has_fma, widest};
+use super::vector::{LANES, has_fma, widest};
 
 /// Up to so many rows this is faster than a product for many.
 pub(super) const FEW_ROWS: usize = 16;
@@ -15,16 +16,16 @@ const TILE: usize = 2 * LANES;
 /// Rows whose sums are in registers at the same time.
 const ROWS: usize = 4;
 
-/// `out += x W`, for a matrix in strips or in columns.
+/// `out += x W`, for a matrix in strips.
 ///
 /// # Shapes
 /// x (R, in), W (in, out), out (R, out); R is small
 pub(super) fn add_product(w: &Weight<'_>, x: &[f32], out: &mut [f32]) {
-    match (&w.strips, has_fma()) {
-        (Some(strips), true) => tiles::<true>(strips, w.n_in, w.n_out, x, out),
-        (Some(strips), false) => tiles::<false>(strips, w.n_in, w.n_out, x, out),
-        (None, true) => dots::<true>(w, x, out),
-        (None, false) => dots::<false>(w, x, out),
+    let strips = w.strips.as_ref().expect("weights lent for decoding lie in strips");
+    if has_fma() {
+        tiles::<true>(strips, w.n_in, w.n_out, x, out);
+    } else {
+        tiles::<false>(strips, w.n_in, w.n_out, x, out);
     }
 }
 
@@ -40,14 +41,21 @@ fn add<const FMA: bool>(a: f32, b: f32, sum: f32) -> f32 {
 pub(super) struct Strips(Vec<f32>);
 
 impl Strips {
-    /// Copies a matrix that lies in rows of `n_out` numbers.
-    pub(super) fn of(data: &[f32], n_out: usize) -> Self {
-        let n_in = data.len() / n_out;
+    /// Copies a matrix (in, out).
+    pub(super) fn of(matrix: Matrix<'_>, n_in: usize, n_out: usize) -> Self {
         let mut strips = vec![0f32; n_out.div_ceil(TILE) * n_in * TILE];
         for (i, strip) in strips.chunks_exact_mut(n_in * TILE).enumerate() {
-            for (to, line) in strip.chunks_exact_mut(TILE).zip(data.chunks_exact(n_out)) {
-                let line = &line[i * TILE..n_out.min((i + 1) * TILE)];
-                to[..line.len()].copy_from_slice(line);
+            let columns = i * TILE..n_out.min((i + 1) * TILE);
+            if matrix.column == 1 {
+                for (k, to) in strip.chunks_exact_mut(TILE).enumerate() {
+                    let line = &matrix.data[k * matrix.row..][columns.clone()];
+                    to[..line.len()].copy_from_slice(line);
+                }
+            } else {
+                for (j, column) in columns.enumerate() {
+                    let from = matrix.data[column * matrix.column..].iter().step_by(matrix.row);
+                    strip.iter_mut().skip(j).step_by(TILE).zip(from).for_each(|(to, from)| *to = *from);
+                }
             }
         }
         Self(strips)
@@ -81,44 +89,6 @@ fn tile<const FMA: bool>(columns: &[[f32; ROWS]], lines: &[[f32; TILE]]) -> [[f3
         for r in 0..ROWS {
             for i in 0..TILE {
                 sums[r][i] = add::<FMA>(x[r], line[i], sums[r][i]);
-            }
-        }
-    }
-    sums
-}
-
-/// The matrix lies in columns of `in` numbers: the head.
-fn dots<const FMA: bool>(w: &Weight<'_>, x: &[f32], out: &mut [f32]) {
-    let (n_in, n_out, rows) = (w.n_in, w.n_out, x.len() / w.n_in);
-    let (whole, zero) = (n_in / LANES, [0f32; LANES]);
-    let chunk = |r: usize, c: usize| {
-        if r < rows { x[r * n_in + c * LANES..].first_chunk::<LANES>().unwrap_or(&zero) } else { &zero }
-    };
-    let block = |first: usize| (0..whole).map(|c| std::array::from_fn(|r| *chunk(first + r, c))).collect::<Vec<_>>();
-    let blocks: Vec<Vec<[[f32; LANES]; ROWS]>> = (0..rows).step_by(ROWS).map(block).collect();
-    widest!({
-        for (j, column) in w.matrix.data.chunks_exact(n_in).enumerate() {
-            let (lines, rest) = column.as_chunks::<LANES>();
-            for (b, block) in blocks.iter().enumerate() {
-                let sums = dot::<FMA>(block, lines);
-                for (r, mut sums) in sums.into_iter().enumerate().take(rows - b * ROWS) {
-                    let r = b * ROWS + r;
-                    let x = &x[r * n_in + whole * LANES..];
-                    sums.iter_mut().zip(x).zip(rest).for_each(|((sum, x), w)| *sum = add::<FMA>(*x, *w, *sum));
-                    out[r * n_out + j] += fold(sums, |a, b| a + b);
-                }
-            }
-        }
-    });
-}
-
-#[inline(always)]
-fn dot<const FMA: bool>(chunks: &[[[f32; LANES]; ROWS]], lines: &[[f32; LANES]]) -> [[f32; LANES]; ROWS] {
-    let mut sums = [[0f32; LANES]; ROWS];
-    for (x, line) in chunks.iter().zip(lines) {
-        for r in 0..ROWS {
-            for i in 0..LANES {
-                sums[r][i] = add::<FMA>(x[r][i], line[i], sums[r][i]);
             }
         }
     }

@@ -24,11 +24,9 @@ impl<'a> Weight<'a> {
         Self { matrix: Matrix::rows(data, n_in).transposed(), n_in, n_out, packed: None, strips: None }
     }
 
-    /// Copies the matrix into strips for products of a few rows, unless its columns lie end to end already.
+    /// Copies the matrix into strips for products of a few rows.
     pub(super) fn strip(&mut self) {
-        if self.matrix.column == 1 {
-            self.strips = Some(Strips::of(self.matrix.data, self.n_out));
-        }
+        self.strips = Some(Strips::of(self.matrix, self.n_in, self.n_out));
     }
 
     /// Rounds to bf16 and packs, for the forward product and for that of the input's gradient.

@@ -80,7 +80,7 @@ pub(super) fn max(x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn fold(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
+fn fold(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
