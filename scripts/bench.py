@@ -110,13 +110,13 @@ def kernel() -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./scripts/bench", description="Times our work, and a peer's in turn with it.")
-    parser.add_argument("what", nargs="*", help="train, dpo, generate, kernel, scaling; all but scaling by default")
+    parser.add_argument("what", nargs="*", help="train, dpo, generate, kernel (the default), scaling, ceiling")
     parser.add_argument("--peer", help="a Python with torch, transformers and trl")
     parser.add_argument("--pairs", type=Path, help="a file of real HH pairs, for DPO's pairs per second")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     args = parser.parse_args()
-    known = ["train", "dpo", "generate", "kernel", "scaling"]
+    known = ["train", "dpo", "generate", "kernel", "scaling", "ceiling"]
     if wrong := [w for w in args.what if w not in known]:
         parser.error(f"no such work: {wrong[0]} (choose from {', '.join(known)})")
     if args.pairs and not args.pairs.is_file():
@@ -131,6 +131,9 @@ def main() -> None:
                 result = results[work.key] = measure(work, args.peer, args.rounds)
                 versus = f"   peer {result['peer']:>9.1f}   ratio {result['ratio']:.2f}" if "peer" in result else ""
                 say(f"{work.key:<24} {work.title:<44} {result['ours']:>9.1f}{versus}")
+    if "ceiling" in args.what:
+        results["ceiling"] = ours("ceiling")
+        say(json.dumps(results["ceiling"]))
     if "scaling" in args.what:
         results["scaling"] = scaling()
         for row in results["scaling"]:

@@ -269,12 +269,17 @@ def write_html(nb: NotebookNode, path: Path) -> None:
     path.write_text(html, encoding="utf-8")
 
 
+def short(cell: str) -> str:
+    """A number with four significant digits; the file has all of them."""
+    return f"{float(cell):.4g}" if re.fullmatch(r"-?[0-9]+\.[0-9]{5,}(e-?[0-9]+)?|-?[0-9.]+e-?[0-9]+", cell) else cell
+
+
 def print_table(path: Path) -> None:
     """A CSV file as aligned text: numbers to the right."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.reader(file) if row]
     columns = max((len(row) for row in rows), default=0)
-    rows = [row + [""] * (columns - len(row)) for row in rows]
+    rows = [[short(cell) for cell in row] + [""] * (columns - len(row)) for row in rows]
     widths = [max(len(row[c]) for row in rows) for c in range(columns)]
 
     def number(text: str) -> bool:
@@ -301,7 +306,8 @@ def main() -> int:
     begin = time.time()
     with tempfile.TemporaryDirectory(prefix="hhalign-", ignore_cleanup_errors=True) as scratch:
         wrong = asyncio.run(run(nb, args.notebook.resolve().parent, args.kernel, scratch))
-    executed = args.out / args.notebook.name
+    # A run that failed leaves the notebook of the last good one alone.
+    executed = args.out / (f"{args.notebook.stem}.failed.ipynb" if wrong else args.notebook.name)
     nbformat.write(nb, executed)
     trust(nb)
     if wrong:

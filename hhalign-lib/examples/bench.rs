@@ -2,6 +2,7 @@
 //!
 //! usage: bench sft|dpo L H D V B T STEPS [f32|bf16|auto] [micro N] [composed] [checkpoint]
 //!        bench pairs FILE L H D B MAX_LENGTH STEPS [f32|bf16|auto] [micro N]
+//!        bench ceiling
 //!        bench generate WEIGHTS L H D V BATCH NEW_TOKENS   (writes the weights for a peer)
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use hhalign::batch::{TokenizedPair, TokenizedPairs};
 use hhalign::checkpoint::write_tensors;
 use hhalign::data::Dataset;
 use hhalign::error::Result;
-use hhalign::fused::{Compute, Precision};
+use hhalign::fused::{Compute, Precision, product_rate};
 use hhalign::model::{Gpt, GptConfig};
 use hhalign::rng::stream;
 use hhalign::sample::Sampler;
@@ -30,6 +31,7 @@ fn main() -> Result<()> {
         ["dpo", rest @ ..] => dpo(&Shape::read(rest), &compute(rest), micro(rest))?,
         ["pairs", file, rest @ ..] => pairs(file, rest)?,
         ["generate", weights, rest @ ..] => generate(weights, rest)?,
+        ["ceiling"] => ceiling()?,
         _ => panic!("see the usage at the top of this file"),
     };
     println!("{result}");
@@ -189,4 +191,23 @@ fn generate(weights: &str, words: &[&str]) -> Result<Value> {
         seconds.push(clock.elapsed().as_secs_f64());
     }
     Ok(json!({ "work": "generate", "tok_s": (batch * new_tokens) as f64 / median(seconds.split_off(1)), "ids": ids }))
+}
+
+/// What one core can do at most: products at the middle model's shapes, and memory traffic of a copy.
+fn ceiling() -> Result<Value> {
+    let shapes = [[1024, 384, 1152], [1024, 384, 1536], [1024, 1536, 384], [256, 768, 3072]];
+    let rates = |precision| -> Result<Vec<f64>> {
+        shapes.iter().map(|&shape| Ok((product_rate(shape, precision)? / 1e9).round())).collect()
+    };
+    let (from, mut to) = (vec![1f32; 1 << 26], vec![0f32; 1 << 26]);
+    let seconds = (0..5).map(|_| {
+        let clock = Instant::now();
+        to.copy_from_slice(&from);
+        clock.elapsed().as_secs_f64()
+    });
+    let copy = 2.0 * 4.0 * f64::from(1 << 26) / median(seconds.collect()) / 1e9;
+    Ok(json!({
+        "work": "ceiling", "shapes": shapes, "f32_gflops": rates(Precision::F32)?,
+        "auto_gflops": rates(Precision::Auto)?, "copy_gb_s": copy,
+    }))
 }

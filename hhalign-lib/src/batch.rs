@@ -123,7 +123,7 @@ impl TokenizedPairs {
     /// The first `n` pairs, or all where there are fewer.
     #[must_use]
     pub fn head(&self, n: usize) -> Self {
-        Self { pairs: self.pairs.iter().take(n).cloned().collect(), ..self.clone() }
+        Self::from_ids(self.pairs.iter().take(n).cloned().collect(), self.max_length, self.eos_id)
     }
 
     /// How many pairs.
@@ -225,6 +225,7 @@ impl TokenizedPairs {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(&mut rng);
         let mut batches = vec![];
+        let batch_size = batch_size.clamp(1, self.len().max(1));
         for chunk in order.chunks_mut(batch_size * 32) {
             chunk.sort_by_key(|&i| self.length(i));
             batches.extend(chunk.chunks(batch_size).map(<[usize]>::to_vec));

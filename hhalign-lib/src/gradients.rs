@@ -29,11 +29,11 @@ impl Gradients {
     /// A parameter without a gradient: some operation cut it off.
     pub fn from_tensors(config: &GptConfig, tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
         let names = config.parameters();
-        let values = names.iter().map(|(name, _)| {
-            let tensor = tensors.get(name).ok_or_else(|| {
+        let values = names.iter().map(|(name, shape)| {
+            let tensor = tensors.get(name).filter(|t| t.dims() == shape).ok_or_else(|| {
                 Error::new(
-                    format!("{name} received no gradient"),
-                    "nothing",
+                    format!("{name} received no gradient of its shape"),
+                    tensors.get(name).map_or("nothing".to_string(), |t| format!("{:?}", t.dims())),
                     "an operation in the forward pass has no backward",
                 )
             })?;
@@ -53,6 +53,19 @@ impl Gradients {
         self.names.iter().zip(&self.values).map(one).collect()
     }
 
+    /// Says whether they are those of a model of these sizes.
+    ///
+    /// # Errors
+    /// They belong to another model.
+    pub fn check(&self, config: &GptConfig) -> Result<()> {
+        if self.names == config.parameters() {
+            return Ok(());
+        }
+        let got =
+            format!("{} numbers, model of {}", self.values.iter().map(Vec::len).sum::<usize>(), config.n_parameters());
+        Err(Error::new("these gradients belong to another model", got, "use Gradients::zeros of the model's config"))
+    }
+
     /// The numbers, parameter by parameter.
     pub fn values(&self) -> &[Vec<f32>] {
         &self.values
@@ -70,6 +83,7 @@ impl Gradients {
 
     /// Adds the gradients of another pass over the same parameters.
     pub fn add(&mut self, other: &Self) {
+        assert_eq!(self.names, other.names, "gradients of one model");
         for (sum, other) in self.values.iter_mut().zip(&other.values) {
             sum.iter_mut().zip(other).for_each(|(sum, x)| *sum += x);
         }

@@ -100,8 +100,13 @@ impl AdamW {
     /// One step on gradients multiplied by `scale`: decay, moments, bias correction and update in one go over memory.
     ///
     /// # Errors
-    /// A frozen model, or one that is not in f32 on the CPU.
+    /// A frozen model, one that is not in f32 on the CPU, or gradients or moments of another one.
     pub fn step(&mut self, model: &Gpt, gradients: &Gradients, scale: f64, learning_rate: f64) -> Result<()> {
+        gradients.check(&model.config)?;
+        if self.shapes != model.config.parameters() {
+            let got = format!("{} parameters, model of {}", self.shapes.len(), model.vars().len());
+            return Err(Error::new("the optimiser was made for another model", got, "make one with AdamW::new"));
+        }
         self.steps += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let correction1 = 1.0 - beta1.powi(self.steps as i32);

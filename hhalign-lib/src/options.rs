@@ -12,6 +12,9 @@ use crate::tokenize::Tokenizer;
 /// Pairs of the embedded set where no other number is asked for.
 const EMBEDDED_PAIRS: usize = 4000;
 
+/// Fewer would leave sides of the split empty.
+const MIN_PAIRS: usize = 100;
+
 /// Settings of the pipeline; [`RunOptions::from_env`] reads those that were given.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
@@ -58,7 +61,10 @@ impl RunOptions {
     /// # Errors
     /// A value that cannot be read: the variable, its value, and what it takes.
     pub fn from_env() -> Result<Self> {
-        Self::from_lookup(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+        // A path that is not UTF-8 stays a path that does not exist: it must not read as "not given".
+        Self::from_lookup(|name| {
+            std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()).filter(|v| !v.is_empty())
+        })
     }
 
     /// The same from any source of named values.
@@ -94,6 +100,14 @@ impl RunOptions {
             set(&mut pairs, "HHALIGN_PAIRS", Some(text), "a whole number of pairs")?;
             o.pairs = Some(pairs);
         }
+        for (name, steps) in [("HHALIGN_SFT_STEPS", o.sft_steps), ("HHALIGN_DPO_STEPS", o.dpo_steps)] {
+            if steps == 0 {
+                return Err(Error::new(format!("{name} must be at least 1"), "0", "leave it out for the default"));
+            }
+        }
+        if !(o.beta > 0.0 && o.beta.is_finite()) {
+            return Err(Error::new("HHALIGN_BETA must be a positive number", o.beta.to_string(), "0.1 is usual"));
+        }
         if let Some(folder) = get("HHALIGN_RESULTS") {
             o.results = folder.into();
         }
@@ -106,15 +120,21 @@ impl RunOptions {
     /// The data set: real HH where a place was given, the embedded set otherwise.
     ///
     /// # Errors
-    /// As [`Dataset::read`], [`Dataset::sample`] and [`Dataset::embedded`].
+    /// As [`Dataset::read`], [`Dataset::sample`] and [`Dataset::embedded`]; fewer pairs than a run needs.
     pub fn dataset(&self) -> Result<Dataset> {
-        match &self.data {
-            Some(path) => match self.pairs {
-                Some(n) => Dataset::read(path)?.sample(n, self.seed),
-                None => Dataset::read(path),
-            },
-            None => Dataset::embedded(self.seed, self.pairs.unwrap_or(EMBEDDED_PAIRS)),
+        let data = match (&self.data, self.pairs) {
+            (Some(path), Some(n)) => Dataset::read(path)?.sample(n, self.seed)?,
+            (Some(path), None) => Dataset::read(path)?,
+            (None, n) => Dataset::embedded(self.seed, n.unwrap_or(EMBEDDED_PAIRS))?,
+        };
+        if data.pairs.len() < MIN_PAIRS {
+            return Err(Error::new(
+                "too few pairs for a run: training, held-out side and samples all need some",
+                format!("{} pairs", data.pairs.len()),
+                format!("use at least {MIN_PAIRS} (--pairs, or a larger file)"),
+            ));
         }
+        Ok(data)
     }
 
     /// The tokenizer of the preset: trained on the pairs, or GPT-2's.
@@ -154,7 +174,7 @@ impl RunOptions {
         let name =
             |p: &Path| p.file_name().map_or_else(|| p.display().to_string(), |n| n.to_string_lossy().into_owned());
         let pairs = match (self.pairs, &self.data) {
-            (Some(n), Some(_)) => format!("{} drawn from all", grouped(n as i64)),
+            (Some(n), Some(_)) => format!("at most {}, drawn by seed", grouped(n as i64)),
             (None, Some(_)) => "all".into(),
             (n, None) => n.unwrap_or(EMBEDDED_PAIRS).to_string(),
         };

@@ -34,6 +34,7 @@ pub fn for_each_in_order<T: Sync, R: Send>(
     mut take: impl FnMut(R) + Send,
 ) -> Result<()> {
     let threads = threads().min(items.len());
+    let work = |item: &T| catch_unwind(AssertUnwindSafe(|| work(item))).unwrap_or_else(|panic| Err(panicked(&*panic)));
     if threads <= 1 {
         return items.iter().try_for_each(|item| work(item).map(&mut take));
     }
@@ -44,7 +45,7 @@ pub fn for_each_in_order<T: Sync, R: Send>(
         while !failed.load(Ordering::Relaxed) {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(i) else { break };
-            let result = catch_unwind(AssertUnwindSafe(|| work(item))).unwrap_or_else(|panic| Err(panicked(&*panic)));
+            let result = work(item);
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             order.lock().unwrap_or_else(PoisonError::into_inner).add(i, result);
         }

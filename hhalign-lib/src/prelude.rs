@@ -14,6 +14,7 @@ pub use crate::eval::stats::{Estimate, McNemar, bootstrap_mean, mcnemar, wilson}
 pub use crate::eval::toxicity::{ToxBlock, ToxicityScorer, ToxicityScores};
 pub use crate::eval::toxicity_report::ToxicityReport;
 pub use crate::eval::winrate::{WinRate, read_helpfulness, read_preferences, write_annotation_files};
+pub use crate::fused::{Compute, Precision};
 pub use crate::lesson;
 pub use crate::loss::{PairLogps, PreferenceLoss, Rewards, Values};
 pub use crate::model::{Gpt, GptConfig, Preset};

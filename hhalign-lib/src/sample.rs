@@ -97,7 +97,9 @@ impl Sampler {
     /// As [`Sampler::replies`].
     pub fn ids(&self, model: &Gpt, mut prompts: Vec<Vec<u32>>, eos_id: Option<u32>) -> Result<Vec<Vec<u32>>> {
         self.check()?;
-        let room = model.config.block_size.saturating_sub(self.max_new_tokens).max(1);
+        // A prompt keeps at least half of the block, however long a reply may be.
+        let block = model.config.block_size;
+        let room = block.saturating_sub(self.max_new_tokens).max(block / 2).max(1);
         if let Some(i) = prompts.iter().position(Vec::is_empty) {
             let fix = "a prompt ends with \"\\n\\nAssistant:\"";
             return Err(Error::new(format!("prompt {i} is empty"), "no token", fix));
@@ -133,7 +135,7 @@ impl Sampler {
             |g: usize| self.max_new_tokens.min(config.block_size - prompts[group[g]].len().min(config.block_size - 1));
         for (g, &i) in group.iter().enumerate() {
             let (_, logits) = decoder.start(&prompts[i])?;
-            drawn[g].push(self.draw(&logits, &mut rngs[g]));
+            drawn[g].push(self.draw(&logits, &mut rngs[g])?);
         }
         let goes_on = |g: usize, ids: &[u32]| ids.last().copied() != eos_id && ids.len() < limit(g);
         loop {
@@ -144,18 +146,22 @@ impl Sampler {
             let last: Vec<u32> = alive.iter().filter_map(|&g| drawn[g].last().copied()).collect();
             let logits = decoder.append(&alive, &last)?;
             for (&g, logits) in alive.iter().zip(logits.chunks_exact(config.vocab_size)) {
-                drawn[g].push(self.draw(logits, &mut rngs[g]));
+                drawn[g].push(self.draw(logits, &mut rngs[g])?);
             }
         }
     }
 
     /// Draws an id from logits.
-    fn draw(&self, logits: &[f32], rng: &mut Rng) -> u32 {
+    fn draw(&self, logits: &[f32], rng: &mut Rng) -> Result<u32> {
         let best = (0..logits.len())
             .max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)))
             .expect("a vocabulary") as u32;
+        if !logits[best as usize].is_finite() {
+            let fix = "the weights are not finite: load a model from before its training failed";
+            return Err(Error::new("the model gives no numbers", logits[best as usize].to_string(), fix));
+        }
         if self.temperature == 0.0 {
-            return best;
+            return Ok(best);
         }
         let max = f64::from(logits[best as usize]);
         let mut weights: Vec<(u32, f64)> = logits
@@ -182,9 +188,9 @@ impl Sampler {
         for &(id, weight) in &weights {
             point -= weight;
             if point < 0.0 {
-                return id;
+                return Ok(id);
             }
         }
-        best
+        Ok(best)
     }
 }

@@ -125,6 +125,9 @@ pub fn score_pairs_with(model: &Gpt, pairs: &TokenizedPairs, compute: &Compute) 
 /// # Errors
 /// The pairs do not fit the model, or the processor cannot do what `compute` asks for.
 pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side], compute: &Compute) -> Result<Vec<Vec<f32>>> {
+    if sides.is_empty() {
+        return Ok(vec![]);
+    }
     let batches = pairs.by_length(SCORE_BATCH);
     let scored = if compute.composed {
         // A frozen copy builds no graph, so that nothing is kept for a backward pass.
@@ -203,6 +206,14 @@ pub fn reference_logps_with(
 }
 
 impl ReferenceLogps {
+    fn check(&self, pairs: &TokenizedPairs, indices: &[usize]) -> Result<()> {
+        let n = self.chosen.len().min(self.rejected.len()).min(pairs.len());
+        match indices.iter().find(|&&i| i >= n) {
+            Some(i) => Err(Error::new("no such pair", i.to_string(), format!("choose indices below {n}"))),
+            None => Ok(()),
+        }
+    }
+
     /// The reference's log-probabilities beside a policy's of the first so many pairs, one scoring beside the other.
     ///
     /// # Errors
@@ -222,6 +233,7 @@ impl ReferenceLogps {
     /// # Errors
     /// An index outside.
     pub fn beside_tokens(&self, token_logps: &Tensor, pairs: &TokenizedPairs, indices: &[usize]) -> Result<PairLogps> {
+        self.check(pairs, indices)?;
         let mut sequence = vec![];
         for (i, &index) in indices.iter().enumerate() {
             for (side, reply) in [Side::Chosen, Side::Rejected].into_iter().enumerate() {
@@ -247,13 +259,7 @@ impl ReferenceLogps {
         pairs: &TokenizedPairs,
         indices: &[usize],
     ) -> Result<PairLogps> {
-        if let Some(&i) = indices.iter().find(|&&i| i >= self.chosen.len() || i >= pairs.len()) {
-            return Err(Error::new(
-                "no such pair",
-                i.to_string(),
-                format!("choose indices below {}", self.chosen.len().min(pairs.len())),
-            ));
-        }
+        self.check(pairs, indices)?;
         let pick = |v: &[f32]| -> Result<Values> {
             let picked: Vec<f32> = indices.iter().map(|&i| v[i]).collect();
             Ok(Values::from_tensor(

@@ -51,7 +51,7 @@ impl Tokenizer {
             return Err(Error::new(
                 "the vocabulary is too small",
                 vocab_size.to_string(),
-                format!("a byte-level BPE needs at least {MIN_VOCAB} ids; 1024 suits the toy preset"),
+                format!("a byte-level BPE needs at least {MIN_VOCAB} ids; 2048 is the toy preset's"),
             ));
         }
         if pairs.is_empty() {
@@ -157,7 +157,14 @@ impl Tokenizer {
     /// # Errors
     /// An id outside the vocabulary.
     pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
-        ids.iter().map(|&id| self.inner.decode(&[id], false).map_err(failed)).collect()
+        let piece = |&id: &u32| {
+            if id as usize >= self.vocab_size() {
+                let fix = format!("ids go up to {}", self.vocab_size() - 1);
+                return Err(Error::new("a token id is outside the vocabulary", id.to_string(), fix));
+            }
+            self.inner.decode(&[id], false).map_err(failed)
+        };
+        ids.iter().map(piece).collect()
     }
 
     /// The id that ends a reply.

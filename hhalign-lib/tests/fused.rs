@@ -89,9 +89,9 @@ fn fused(model: &Gpt, packed: &Packed, keep: Keep, precision: Precision) -> (Vec
         // A pass before it, so that memory used once is used again.
         let other = super_short();
         workspace.forward(weights, &other, keep, None)?;
-        workspace.backward(weights, &other, &[0.0; 2], &mut gradients);
+        workspace.backward(weights, &other, &[0.0; 2], &mut gradients)?;
         let logps = workspace.forward(weights, packed, keep, Some(&mut guesses))?;
-        workspace.backward(weights, packed, &slopes(logps.len()), &mut gradients);
+        workspace.backward(weights, packed, &slopes(logps.len()), &mut gradients)?;
         Ok(logps)
     });
     (logps.unwrap(), guesses, gradients)

@@ -67,6 +67,9 @@ pub struct Dataset {
     pub audit: Audit,
 }
 
+/// Pairs that the grammar is asked for at most.
+const MAX_EMBEDDED: usize = 200_000;
+
 impl Dataset {
     /// The embedded synthetic set: `n_pairs` pairs drawn from a seeded grammar.
     ///
@@ -81,6 +84,10 @@ impl Dataset {
     pub fn embedded(seed: u64, n_pairs: usize) -> Result<Self> {
         if n_pairs == 0 {
             return Err(Error::new("the embedded set needs at least one pair", "0", "ask for 4000, the default"));
+        }
+        if n_pairs > MAX_EMBEDDED {
+            let fix = format!("ask for at most {MAX_EMBEDDED}; the grammar repeats itself long before");
+            return Err(Error::new("the embedded set does not have so many pairs", n_pairs.to_string(), fix));
         }
         let subset: Arc<str> = "embedded".into();
         let rows = embedded::generate(seed, n_pairs).into_iter().enumerate().map(|(i, pair)| RawRow {

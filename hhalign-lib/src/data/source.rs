@@ -1,5 +1,6 @@
 //! Reads HH rows from `.jsonl` and `.jsonl.gz` files and folders of them.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ pub fn read_rows(path: &Path) -> Result<Vec<RawRow>> {
     let metadata = fs::metadata(path).map_err(|e| Error::io(path, &e))?;
     let mut files = vec![];
     if metadata.is_dir() {
-        collect_files(path, &mut files)?;
+        collect_files(path, &mut files, &mut HashSet::new())?;
         files.sort();
         if files.is_empty() {
             return Err(Error::new(
@@ -61,11 +62,15 @@ fn is_data_file(path: &Path) -> bool {
     name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
 }
 
-fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn collect_files(folder: &Path, files: &mut Vec<PathBuf>, seen: &mut HashSet<PathBuf>) -> Result<()> {
+    // A link may lead back up: each folder is read once.
+    if !seen.insert(fs::canonicalize(folder).map_err(|e| Error::io(folder, &e))?) {
+        return Ok(());
+    }
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, &e))? {
         let path = entry.map_err(|e| Error::io(folder, &e))?.path();
         if path.is_dir() {
-            collect_files(&path, files)?;
+            collect_files(&path, files, seen)?;
         } else if is_data_file(&path) {
             files.push(path);
         }

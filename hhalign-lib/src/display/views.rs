@@ -56,7 +56,7 @@ impl View {
     /// The prompts at `rows` with the replies of two models.
     ///
     /// # Errors
-    /// A row that one of the lists does not have.
+    /// None of the rows is there; single rows that are missing are left out.
     pub fn replies_at(
         rows: &[usize],
         prompts: &[String],
@@ -66,13 +66,16 @@ impl View {
         let mut all = Self { html: String::new(), text: String::new() };
         for &i in rows {
             let (Some(prompt), Some(a), Some(b)) = (prompts.get(i), first.1.get(i), second.1.get(i)) else {
-                let fix = format!("choose rows below {}", prompts.len().min(first.1.len()).min(second.1.len()));
-                return Err(Error::new("no such row", i.to_string(), fix));
+                continue;
             };
             let view =
                 Self::side_by_side(&format!("prompt {}", i + 1), prompt, &[(first.0, &a.text), (second.0, &b.text)]);
             all.html += &view.html;
             all.text += &view.text;
+        }
+        if all.text.is_empty() {
+            let fix = format!("choose rows below {}", prompts.len().min(first.1.len()).min(second.1.len()));
+            return Err(Error::new("no such row", format!("{rows:?}"), fix));
         }
         Ok(all)
     }

@@ -64,7 +64,10 @@ pub fn wilson(successes: f64, n: usize) -> Estimate {
     let z2 = Z * Z / n_f;
     let centre = (p + z2 / 2.0) / (1.0 + z2);
     let half = Z / (1.0 + z2) * (p * (1.0 - p) / n_f + z2 / (4.0 * n_f)).sqrt();
-    Estimate { value: p, low: (centre - half).max(0.0), high: (centre + half).min(1.0), n, method: "Wilson" }
+    // At the ends the formula gives the end but for rounding.
+    let low = if successes == 0.0 { 0.0 } else { (centre - half).max(0.0) };
+    let high = if successes == n_f { 1.0 } else { (centre + half).min(1.0) };
+    Estimate { value: p, low, high, n, method: "Wilson" }
 }
 
 /// A statistic of n cases with its bootstrap percentile interval; the statistic is given the indices of a resample.

@@ -1,7 +1,7 @@
 //! Human preferences: blind files for annotators, and what comes back from them.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use polars::prelude::{CsvReadOptions, SerReader};
 use rand::Rng as _;
@@ -24,17 +24,18 @@ pub const KEY: &str = "annotation_key.csv";
 /// Writes both annotation files and their key into `folder`: rows shuffled, sides drawn by lot, models not named.
 ///
 /// An annotator fills the column `preference` with A, B or tie, and `helpfulness_1_to_5` with a number. A file that an
-/// annotator has begun is kept as it is where it shows the same replies in the same order.
+/// annotator has begun is kept as it is where it shows the same replies in the same order; where it shows others, the
+/// files go to a new folder beside it (`annotations-2`, ...). Returns the folder that was used.
 ///
 /// # Errors
-/// Lists of different lengths, a file that cannot be written, or a begun file that shows other replies.
+/// Lists of different lengths, or a file that cannot be written.
 pub fn write_annotation_files(
-    folder: &Path,
+    folder: impl AsRef<Path>,
     prompts: &[String],
     first: (&str, &[Reply]),
     second: (&str, &[Reply]),
     seed: u64,
-) -> Result<()> {
+) -> Result<PathBuf> {
     if prompts.len() != first.1.len() || prompts.len() != second.1.len() {
         return Err(Error::new(
             "one reply of each model to each prompt is needed",
@@ -60,8 +61,7 @@ pub fn write_annotation_files(
         key_b.push(right.0.to_string());
     }
     let blank = vec![String::new(); ids.len()];
-    let columns = [("id", ids), ("prompt", shown), ("response_a", a), ("response_b", b), ("preference", blank)];
-    write_unless_filled(&folder.join(PAIRWISE), columns.into())?;
+    let pairwise = [("id", ids), ("prompt", shown), ("response_a", a), ("response_b", b), ("preference", blank)];
 
     let mut single: Vec<(usize, bool)> = (0..prompts.len()).flat_map(|i| [(i, true), (i, false)]).collect();
     single.shuffle(&mut rng);
@@ -77,34 +77,63 @@ pub fn write_annotation_files(
         key_b.push(String::new());
     }
     let blank = vec![String::new(); ids.len()];
-    let columns = [("id", ids), ("prompt", shown), ("response", replies), ("helpfulness_1_to_5", blank)];
-    write_unless_filled(&folder.join(HELPFULNESS), columns.into())?;
-    let columns = [("id", key_id), ("a", key_a), ("b", key_b)];
-    Table::new("", columns.into_iter().map(|(n, v)| Column::text(n, v)).collect())?.write_csv(folder.join(KEY))
+    let helpfulness = [("id", ids), ("prompt", shown), ("response", replies), ("helpfulness_1_to_5", blank)];
+    let key = [("id", key_id), ("a", key_a), ("b", key_b)];
+    let folder = folder.as_ref();
+    let mut number = 1;
+    loop {
+        let folder = if number == 1 { folder.to_path_buf() } else { numbered(folder, number) };
+        let begun = [begun(&folder.join(PAIRWISE), &pairwise)?, begun(&folder.join(HELPFULNESS), &helpfulness)?];
+        if begun.contains(&Begun::Other) {
+            number += 1;
+            continue;
+        }
+        if begun[0] == Begun::No {
+            write(&folder.join(PAIRWISE), &pairwise)?;
+        }
+        if begun[1] == Begun::No {
+            write(&folder.join(HELPFULNESS), &helpfulness)?;
+        }
+        write(&folder.join(KEY), &key)?;
+        return Ok(folder);
+    }
 }
 
-/// Writes a file whose last column annotators fill. One that they have begun is kept where it shows the same replies.
-fn write_unless_filled(path: &Path, columns: Vec<(&str, Vec<String>)>) -> Result<()> {
-    let names: Vec<&str> = columns.iter().map(|c| c.0).collect();
-    if path.exists() {
-        let rows = read_columns(path, &names)?;
-        if rows.iter().any(|row| row.last().is_some_and(|cell| !cell.is_empty())) {
-            let shown = names.len() - 1;
-            let same = rows.len() == columns[0].1.len()
-                && rows.iter().enumerate().all(|(r, row)| (0..shown).all(|c| row[c] == columns[c].1[r].trim()));
-            return if same {
-                Ok(())
-            } else {
-                Err(Error::new(
-                    format!("{} holds annotations of other replies", path.display()),
-                    "filled rows",
-                    "move the annotations folder away, or run with the settings it was written with",
-                ))
-            };
-        }
-    }
-    let columns = columns.into_iter().map(|(name, values)| Column::text(name, values)).collect();
+fn numbered(folder: &Path, number: usize) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(format!("-{number}"));
+    name.into()
+}
+
+fn write(path: &Path, columns: &[(&str, Vec<String>)]) -> Result<()> {
+    let columns = columns.iter().map(|(name, values)| Column::text(*name, values.clone())).collect();
     Table::new("", columns)?.write_csv(path)
+}
+
+/// Whether an annotator has filled a row of a file.
+#[derive(PartialEq)]
+enum Begun {
+    /// No, or there is no file.
+    No,
+    /// Yes, and it shows the same replies.
+    Same,
+    /// Yes, and it shows others.
+    Other,
+}
+
+fn begun(path: &Path, columns: &[(&str, Vec<String>)]) -> Result<Begun> {
+    if !path.exists() {
+        return Ok(Begun::No);
+    }
+    let names: Vec<&str> = columns.iter().map(|c| c.0).collect();
+    let rows = read_columns(path, &names)?;
+    if rows.iter().all(|row| row.last().is_none_or(String::is_empty)) {
+        return Ok(Begun::No);
+    }
+    let shown = names.len() - 1;
+    let same = rows.len() == columns[0].1.len()
+        && rows.iter().enumerate().all(|(r, row)| (0..shown).all(|c| row[c] == columns[c].1[r].trim()));
+    Ok(if same { Begun::Same } else { Begun::Other })
 }
 
 /// How often one model's reply was preferred.

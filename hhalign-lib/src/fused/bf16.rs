@@ -53,7 +53,7 @@ impl PackedRight {
     /// Packs a matrix (k, n), reusing the memory that this one holds.
     pub(super) fn pack(&mut self, b: Matrix<'_>, k: usize, n: usize) {
         (self.k, self.n) = (k, n);
-        let pairs = k.div_ceil(2);
+        let pairs = k.div_ceil(2).max(1);
         self.data.resize(n.div_ceil(NR) * pairs * NR, 0);
         widest!({
             for (strip, out) in self.data.chunks_exact_mut(pairs * NR).enumerate() {
@@ -132,7 +132,7 @@ impl LeftBuffer {
 
 /// `out (+)= a b` with a (m, k), b packed and out in rows of `out_row` numbers; in one thread.
 pub(super) fn product(
-    m: usize,
+    [m, n, k]: [usize; 3],
     a: Matrix<'_>,
     b: &PackedRight,
     out: &mut [f32],
@@ -140,7 +140,8 @@ pub(super) fn product(
     into: Into,
     buffer: &mut LeftBuffer,
 ) {
-    let (k, n, pairs) = (b.k, b.n, b.k.div_ceil(2));
+    let pairs = k.div_ceil(2);
+    assert_eq!((b.k, b.n), (k, n), "the right side was packed from another matrix");
     assert!(m == 0 || n == 0 || (m - 1) * out_row + n <= out.len(), "a product writes outside its destination");
     assert!(a.row == 1 || a.column == 1, "one of the dimensions lies side by side");
     if k == 0 && into == Into::Overwrite {
@@ -158,7 +159,7 @@ pub(super) fn product(
             } else {
                 pack_left_columns(a, [first_row, rows], [first_pair, n_pairs], k, &mut buffer.0);
             }
-            for (strip, b) in b.data.chunks_exact(pairs * NR).enumerate() {
+            for (strip, b) in b.data.chunks_exact(pairs.max(1) * NR).enumerate() {
                 let b = &b[first_pair * NR..][..n_pairs * NR];
                 let columns = NR.min(n - strip * NR);
                 for (i, a) in buffer.0.chunks_exact(MR * PAIRS).enumerate() {
@@ -326,7 +327,7 @@ mod tests {
                 let mut packed = PackedRight::default();
                 packed.pack(right, k, n);
                 let mut out = vec![0.5f32; m * (n + 3)];
-                product(m, left, &packed, &mut out, n + 3, Into::Add, &mut LeftBuffer::default());
+                product([m, n, k], left, &packed, &mut out, n + 3, Into::Add, &mut LeftBuffer::default());
                 for i in 0..m {
                     for j in 0..n {
                         let read = |x: Matrix<'_>, i: usize, j: usize| rounded(x.data[i * x.row + j * x.column]);

@@ -98,10 +98,18 @@ impl<'a> Decoder<'a> {
     /// B numbers of sequences and B ids -> (B, V)
     ///
     /// # Errors
-    /// A sequence as long as the model's block, or an id outside the vocabulary.
+    /// A sequence as long as the model's block, an id outside the vocabulary, or sequences that are unknown or named
+    /// twice.
     pub fn append(&mut self, numbers: &[usize], ids: &[u32]) -> Result<Vec<f32>> {
-        assert_eq!(numbers.len(), ids.len(), "one token for each sequence");
-        self.run(numbers, ids)
+        let known = numbers.iter().enumerate().all(|(i, n)| *n < self.sequences.len() && !numbers[..i].contains(n));
+        if numbers.len() != ids.len() || !known {
+            return Err(Error::new(
+                "each sequence that goes on gets one token",
+                format!("sequences {numbers:?} of {}, {} tokens", self.sequences.len(), ids.len()),
+                "give numbers that start returned, each once, and one id for each",
+            ));
+        }
+        if numbers.is_empty() { Ok(vec![]) } else { self.run(numbers, ids) }
     }
 
     /// New rows: all of one sequence, or one of each of several.

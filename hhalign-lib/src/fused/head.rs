@@ -55,7 +55,8 @@ pub(super) fn log_probs(
                 if let Some(guesses) = guesses.as_deref_mut() {
                     let total = sum(logits, |x| exp(x - largest));
                     let mean = sum(logits, |x| exp(x - largest) * (x - largest)) / total;
-                    guesses.right.push(chosen == largest);
+                    let first = logits.iter().position(|x| *x == largest);
+                    guesses.right.push(first == Some(target as usize));
                     guesses.entropy.push(total.ln() - mean);
                 }
                 let total = match slopes {

@@ -19,12 +19,15 @@ mod products;
 mod vector;
 mod weights;
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::decode::Decoder;
 pub use self::head::Guesses;
 pub use self::packed::Packed;
 pub use self::pass::{Keep, Workspace};
+use self::products::{Products, Weight};
 pub(crate) use self::vector::{ARCH, Once, widest};
 pub use self::weights::{Purpose, Weights, with_weights};
 use crate::error::{Error, Result};
@@ -94,4 +97,28 @@ impl Precision {
             )),
         }
     }
+}
+
+/// The rate of a product x W in one thread, in floating-point operations a second: the ceiling for a pass.
+///
+/// # Shapes
+/// x (R, in), W (in, out)
+///
+/// # Errors
+/// The processor cannot do what the precision asks for.
+pub fn product_rate([rows, n_in, n_out]: [usize; 3], precision: Precision) -> Result<f64> {
+    let mut products = Products::default();
+    let (x, data) = (vec![0.5f32; rows * n_in], vec![0.25f32; n_in * n_out]);
+    let mut weight = Weight::linear(&data, n_in, n_out);
+    if precision.is_bf16()? {
+        weight.pack(Default::default(), false);
+    }
+    let mut out = vec![0f32; rows * n_out];
+    let mut best = f64::INFINITY;
+    for _ in 0..20 {
+        let clock = Instant::now();
+        products.forward(&weight, &x, &mut out, gemm::Into::Overwrite);
+        best = best.min(clock.elapsed().as_secs_f64());
+    }
+    Ok(2.0 * (rows * n_in * n_out) as f64 / best)
 }

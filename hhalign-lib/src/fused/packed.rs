@@ -1,5 +1,6 @@
 //! Sequences end to end without padding, and replies that share one prompt.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use crate::error::{Error, Result};
@@ -23,6 +24,9 @@ pub struct Packed {
     pub(super) ids: Vec<u32>,
     pub(super) positions: Vec<u32>,
     pub(super) spans: Vec<Span>,
+    /// Rows that predict a target, in order: behind the last attention no other row is looked at.
+    pub(super) needed: Vec<usize>,
+    /// For every target its place in `needed`.
     pub(super) target_rows: Vec<usize>,
     pub(super) targets: Vec<u32>,
     reply_lengths: Vec<usize>,
@@ -50,6 +54,8 @@ impl Packed {
         self.rows_of(prompt, 0);
         let shared = start..self.ids.len();
         let alone = replies.len() == 1;
+        let last_of_prompt = self.needed.len();
+        self.needed.push(shared.end - 1);
         if !alone {
             self.spans.push(Span { rows: shared.clone(), prefix: 0..0 });
         }
@@ -62,8 +68,9 @@ impl Packed {
             if !rows.is_empty() {
                 self.spans.push(Span { rows, prefix });
             }
-            self.target_rows.push(shared.end - 1);
-            self.target_rows.extend(first..self.ids.len());
+            self.target_rows.push(last_of_prompt);
+            self.target_rows.extend(self.needed.len()..self.needed.len() + reply.len() - 1);
+            self.needed.extend(first..self.ids.len());
             self.targets.extend_from_slice(reply);
             self.reply_lengths.push(reply.len());
         }
@@ -104,8 +111,18 @@ impl Packed {
         self.reply_lengths.iter().map(sum).collect()
     }
 
+    /// A number that another pack would hardly have.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.ids, &self.positions, &self.target_rows, &self.targets).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Says whether every id and position exists in a model.
     pub(super) fn check(&self, vocab_size: usize, block_size: usize) -> Result<()> {
+        if self.ids.is_empty() {
+            return Err(Error::new("a pass needs a sequence", "none", "push at least one prompt with a reply"));
+        }
         if let Some(position) = self.positions.iter().max().filter(|p| **p as usize >= block_size) {
             return Err(Error::new(
                 "the sequence is longer than the model's block",

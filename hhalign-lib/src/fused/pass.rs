@@ -11,8 +11,8 @@ use super::head::{self, Backward, Guesses};
 use super::norm::{Moments, layer_norm, layer_norm_again, layer_norm_backward};
 use super::packed::Packed;
 use super::products::Products;
-use super::weights::{BlockWeights, Weights};
-use crate::error::Result;
+use super::weights::{BlockWeights, Purpose, Weights};
+use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 
 /// What one block keeps for the way back. Shapes: R rows, width C, H heads.
@@ -42,6 +42,9 @@ pub struct Workspace {
     kept: Vec<Kept>,
     normal: Vec<f32>,
     wide: Vec<f32>,
+    /// Needed rows of the last block: output of attention, and the stream it is added to.
+    needed_y: Vec<f32>,
+    needed_x: Vec<f32>,
     d_stream: Vec<f32>,
     d_narrow: Vec<f32>,
     d_wide: Vec<f32>,
@@ -50,8 +53,10 @@ pub struct Workspace {
     hidden: Vec<f32>,
     d_hidden: Vec<f32>,
     moments_f: Moments,
-    /// Whether the forward pass has already taken the head's way back.
-    head_is_done: bool,
+    /// What flows back, where the forward pass has already taken the head's way back with it.
+    known_slopes: Option<Vec<f32>>,
+    /// The pack whose activations are here, by its fingerprint.
+    forwarded: Option<u64>,
 }
 
 /// What a forward pass keeps.
@@ -90,7 +95,7 @@ impl Workspace {
         guesses: Option<&mut Guesses>,
     ) -> Result<Vec<f32>> {
         self.run(weights, packed, keep)?;
-        self.head_is_done = false;
+        self.known_slopes = None;
         let hidden = &self.hidden[..packed.n_targets() * weights.config.n_embd];
         Ok(head::log_probs(&mut self.products, &weights.head, hidden, &packed.targets, guesses, None))
     }
@@ -112,8 +117,9 @@ impl Workspace {
         slopes: &[f32],
         gradients: &mut Gradients,
     ) -> Result<Vec<f32>> {
+        check_lengths(weights, packed, slopes, gradients)?;
         self.run(weights, packed, keep)?;
-        self.head_is_done = true;
+        self.known_slopes = Some(slopes.to_vec());
         let size = packed.n_targets() * weights.config.n_embd;
         let (hidden, dhidden) = (&self.hidden[..size], sized(&mut self.d_hidden, size));
         let backward = Backward { slopes, dhidden, dwte: &mut gradients.values_mut()[0] };
@@ -123,7 +129,15 @@ impl Workspace {
     /// From ids to the hidden rows that predict a target.
     fn run(&mut self, weights: &Weights<'_>, packed: &Packed, keep: Keep) -> Result<()> {
         let config = weights.config;
+        self.forwarded = None;
         packed.check(config.vocab_size, config.block_size)?;
+        if keep != Keep::Nothing && weights.purpose != Purpose::Train {
+            return Err(Error::new(
+                "these weights do not lie as a backward pass needs them",
+                format!("{:?}", weights.purpose),
+                "lend them with Purpose::Train",
+            ));
+        }
         let (c, n_layer, size) = (config.n_embd, config.n_layer, packed.n_rows() * config.n_embd);
         self.products.bf16 = weights.bf16;
         self.stream.resize_with(if keep == Keep::Nothing { 2 } else { n_layer + 1 }, Vec::new);
@@ -139,6 +153,7 @@ impl Workspace {
             let at = layer % self.kept.len();
             // Where nothing is kept, two streams take turns.
             let (from, to) = if keep == Keep::Nothing { (layer % 2, (layer + 1) % 2) } else { (layer, layer + 1) };
+            let size = if layer + 1 == n_layer { packed.needed.len() * c } else { size };
             let mut out = std::mem::take(&mut self.stream[to]);
             sized(&mut out, size);
             self.block(weights, layer, packed, from, at, Some(&mut out[..size]));
@@ -146,11 +161,12 @@ impl Workspace {
         }
         let end = &self.stream[if keep == Keep::Nothing { n_layer % 2 } else { last }];
         let picked = sized(&mut self.picked, packed.targets.len() * c);
-        for (to, &row) in picked.chunks_exact_mut(c).zip(&packed.target_rows) {
-            to.copy_from_slice(&end[row * c..][..c]);
-        }
+        gather(end, &packed.target_rows, picked);
         let hidden = sized(&mut self.hidden, picked.len());
         layer_norm(picked, weights.ln_f, config.layer_norm_epsilon as f32, hidden, &mut self.moments_f);
+        if keep != Keep::Nothing {
+            self.forwarded = Some(packed.fingerprint());
+        }
         Ok(())
     }
 
@@ -174,6 +190,18 @@ impl Workspace {
         products.forward(&block.c_attn.weight, normal, qkv, Into::Add);
         let (y, lse) = (sized(&mut kept.y, r * c), sized(&mut kept.lse, r * config.n_head));
         heads(weights).forward(&packed.spans, qkv, y, lse, &mut self.scores);
+        // Behind the last attention only some rows go on.
+        let last = layer + 1 == config.n_layer;
+        let (r, y, x) = if last {
+            let n = packed.needed.len();
+            let (needed_y, needed_x) = (sized(&mut self.needed_y, n * c), sized(&mut self.needed_x, n * c));
+            gather(y, &packed.needed, needed_y);
+            gather(x, &packed.needed, needed_x);
+            (n, &*needed_y, &*needed_x)
+        } else {
+            (r, &*y, x)
+        };
+        let normal = &mut normal[..r * c];
         let middle = sized(&mut kept.middle, r * c);
         start_rows(block.attn_c_proj.bias, Some(x), middle);
         products.forward(&block.attn_c_proj.weight, y, middle, Into::Add);
@@ -193,10 +221,26 @@ impl Workspace {
     ///
     /// # Shapes
     /// dlogps (N)
-    pub fn backward(&mut self, weights: &Weights<'_>, packed: &Packed, dlogps: &[f32], gradients: &mut Gradients) {
+    ///
+    /// # Errors
+    /// No such forward pass came before, or something has another size or belongs to another model.
+    pub fn backward(
+        &mut self,
+        weights: &Weights<'_>,
+        packed: &Packed,
+        dlogps: &[f32],
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        check_lengths(weights, packed, dlogps, gradients)?;
+        let same_slopes = self.known_slopes.as_ref().is_none_or(|known| known == dlogps);
+        if self.forwarded.take() != Some(packed.fingerprint()) || !same_slopes {
+            return Err(Error::new(
+                "a backward pass needs its forward pass just before it",
+                "another pack, other slopes, or a pass that kept nothing",
+                "call forward with the same pack and keep its activations",
+            ));
+        }
         let (r, c, n_layer) = (packed.n_rows(), weights.config.n_embd, weights.config.n_layer);
-        assert_eq!(dlogps.len(), packed.targets.len(), "one gradient for each target");
-        assert_eq!(self.stream.len(), n_layer + 1, "the forward pass kept nothing");
         let [wte, wpe, rest @ ..] = gradients.values_mut() else { unreachable!("every model has embeddings") };
         let [rest @ .., ln_f_weight, ln_f_bias] = rest else { unreachable!("every model has a last layer norm") };
         self.head_backward(weights, packed, dlogps, wte, [ln_f_weight, ln_f_bias]);
@@ -214,6 +258,7 @@ impl Workspace {
             add(&mut wte[id as usize * c..][..c]);
             add(&mut wpe[position as usize * c..][..c]);
         }
+        Ok(())
     }
 
     /// From the log-probabilities back to the end of the residual stream.
@@ -226,7 +271,7 @@ impl Workspace {
         [dweight, dbias]: [&mut Vec<f32>; 2],
     ) {
         let (c, n) = (weights.config.n_embd, packed.targets.len());
-        if !self.head_is_done {
+        if self.known_slopes.is_none() {
             let (hidden, dhidden) = (&self.hidden[..n * c], sized(&mut self.d_hidden, n * c));
             let backward = Backward { slopes: dlogps, dhidden, dwte };
             head::log_probs(&mut self.products, &weights.head, hidden, &packed.targets, None, Some(backward));
@@ -236,11 +281,8 @@ impl Workspace {
         d_picked.fill(0.0);
         let picked = &self.picked[..n * c];
         layer_norm_backward(d_hidden, picked, weights.ln_f[0], &self.moments_f, d_picked, [dweight, dbias]);
-        let d_stream = sized(&mut self.d_stream, packed.n_rows() * c);
-        d_stream.fill(0.0);
-        for (from, &row) in d_picked.chunks_exact(c).zip(&packed.target_rows) {
-            d_stream[row * c..][..c].iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
-        }
+        sized(&mut self.d_stream, packed.n_rows() * c);
+        scatter(d_picked, &packed.target_rows, &mut self.d_stream[..packed.needed.len() * c]);
     }
 
     /// From the gradient of the stream behind a block to that before it, both in `d_stream`.
@@ -255,16 +297,21 @@ impl Workspace {
         let block: &BlockWeights<'_> = &weights.blocks[layer];
         let [qkv_w, qkv_b, y_w, y_b, fc_w, fc_b, out_w, out_b, ln_1_w, ln_1_b, ln_2_w, ln_2_b] = gradients;
         let (r, c) = (packed.n_rows(), weights.config.n_embd);
+        let last = layer + 1 == weights.config.n_layer;
+        let n = if last { packed.needed.len() } else { r };
         let (products, kept) = (&mut self.products, &mut self.kept[at]);
-        let (normal, d_narrow) = (sized(&mut self.normal, r * c), sized(&mut self.d_narrow, r * c));
-        let (d_stream, d_wide) = (&mut self.d_stream[..r * c], sized(&mut self.d_wide, 4 * r * c));
+        sized(&mut self.normal, r * c);
+        sized(&mut self.d_narrow, r * c);
+        sized(&mut self.d_wide, 4 * r * c);
+        let (normal, d_narrow) = (&mut self.normal[..n * c], &mut self.d_narrow[..n * c]);
+        let (d_stream, d_wide) = (&mut self.d_stream[..n * c], &mut self.d_wide[..4 * n * c]);
 
-        let wide = &mut kept.wide[..4 * r * c];
+        let wide = &mut kept.wide[..4 * n * c];
         products.backward(&block.mlp_c_proj.weight, d_stream, d_wide);
         gelu_backward(wide, d_wide);
         products.weight_gradient([4 * c, c], wide, d_stream, out_w);
         add_rows(d_stream, out_b);
-        let middle = &kept.middle[..r * c];
+        let middle = &kept.middle[..n * c];
         layer_norm_again(middle, block.ln_2, &kept.moments_2, normal);
         products.weight_gradient([c, 4 * c], normal, d_wide, fc_w);
         add_rows(d_wide, fc_b);
@@ -272,10 +319,25 @@ impl Workspace {
         layer_norm_backward(d_narrow, middle, block.ln_2[0], &kept.moments_2, d_stream, [ln_2_w, ln_2_b]);
 
         let (qkv, y) = (&kept.qkv[..3 * r * c], &kept.y[..r * c]);
-        products.weight_gradient([c, c], y, d_stream, y_w);
+        let y_of_stream = if last {
+            gather(y, &packed.needed, sized(&mut self.needed_y, n * c));
+            &self.needed_y[..n * c]
+        } else {
+            y
+        };
+        products.weight_gradient([c, c], y_of_stream, d_stream, y_w);
         add_rows(d_stream, y_b);
         products.backward(&block.attn_c_proj.weight, d_stream, d_narrow);
-        let d_qkv = &mut d_wide[..3 * r * c];
+        if last {
+            // Back to all rows: nothing flows into those that did not go on.
+            let spread = sized(&mut self.needed_x, r * c);
+            for buffer in [&mut self.d_narrow, &mut self.d_stream] {
+                scatter(&buffer[..n * c], &packed.needed, spread);
+                buffer[..r * c].copy_from_slice(spread);
+            }
+        }
+        let (normal, d_narrow) = (&mut self.normal[..r * c], &mut self.d_narrow[..r * c]);
+        let (d_stream, d_qkv) = (&mut self.d_stream[..r * c], &mut self.d_wide[..3 * r * c]);
         heads(weights).backward(&packed.spans, qkv, (y, d_narrow, &kept.lse), d_qkv, &mut self.scores);
         let x = &self.stream[layer][..r * c];
         layer_norm_again(x, block.ln_1, &kept.moments_1, normal);
@@ -289,6 +351,8 @@ impl Workspace {
     pub fn bytes(&self) -> usize {
         let of_block = |k: &Kept| [&k.qkv, &k.y, &k.lse, &k.middle, &k.wide].map(Vec::capacity).iter().sum::<usize>();
         let own = [
+            &self.needed_x,
+            &self.needed_y,
             &self.normal,
             &self.wide,
             &self.d_stream,
@@ -303,6 +367,30 @@ impl Workspace {
             + self.kept.iter().map(of_block).sum::<usize>();
         4 * floats + self.products.bytes()
     }
+}
+
+/// `to` becomes the rows of `from` at `rows`.
+fn gather(from: &[f32], rows: &[usize], to: &mut [f32]) {
+    let c = to.len() / rows.len();
+    to.chunks_exact_mut(c).zip(rows).for_each(|(to, &row)| to.copy_from_slice(&from[row * c..][..c]));
+}
+
+/// `to` becomes zero but for the rows at `rows`, to which those of `from` are added.
+fn scatter(from: &[f32], rows: &[usize], to: &mut [f32]) {
+    let c = from.len() / rows.len();
+    to.fill(0.0);
+    for (from, &row) in from.chunks_exact(c).zip(rows) {
+        to[row * c..][..c].iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
+    }
+}
+
+fn check_lengths(weights: &Weights<'_>, packed: &Packed, slopes: &[f32], gradients: &Gradients) -> Result<()> {
+    let fix = "one gradient for each target, and Gradients::zeros of the model's config";
+    if slopes.len() != packed.n_targets() {
+        let got = format!("{} slopes for {} targets", slopes.len(), packed.n_targets());
+        return Err(Error::new("the slopes do not fit the pack", got, fix));
+    }
+    gradients.check(weights.config)
 }
 
 fn heads(weights: &Weights<'_>) -> Heads {

@@ -59,7 +59,9 @@ impl Products {
     pub(super) fn forward(&mut self, w: &Weight<'_>, x: &[f32], out: &mut [f32], into: Into) {
         let (m, x) = (x.len() / w.n_in, Matrix::rows(x, w.n_in));
         match &w.packed {
-            Some([forward, _]) => bf16::product(m, x, forward, out, w.n_out, into, &mut self.left),
+            Some([forward, _]) => {
+                bf16::product([m, w.n_out, w.n_in], x, forward, out, w.n_out, into, &mut self.left);
+            }
             None => gemm::product([m, w.n_out, w.n_in], x, w.matrix, out, w.n_out, into, 1.0),
         }
     }
@@ -68,7 +70,10 @@ impl Products {
     pub(super) fn backward(&mut self, w: &Weight<'_>, dout: &[f32], dx: &mut [f32]) {
         let (m, dout) = (dout.len() / w.n_out, Matrix::rows(dout, w.n_out));
         match &w.packed {
-            Some([_, backward]) => bf16::product(m, dout, backward, dx, w.n_in, Into::Overwrite, &mut self.left),
+            Some([_, backward]) => {
+                let sizes = [m, w.n_in, w.n_out];
+                bf16::product(sizes, dout, backward, dx, w.n_in, Into::Overwrite, &mut self.left);
+            }
             None => {
                 let sizes = [m, w.n_in, w.n_out];
                 gemm::product(sizes, dout, w.matrix.transposed(), dx, w.n_in, Into::Overwrite, 1.0);
@@ -82,7 +87,7 @@ impl Products {
         let (x, dout) = (Matrix::rows(x, n_in).transposed(), Matrix::rows(dout, n_out));
         if self.bf16 {
             self.right.pack(dout, rows, n_out);
-            bf16::product(n_in, x, &self.right, dw, n_out, Into::Add, &mut self.left);
+            bf16::product([n_in, n_out, rows], x, &self.right, dw, n_out, Into::Add, &mut self.left);
         } else {
             gemm::product([n_in, n_out, rows], x, dout, dw, n_out, Into::Add, 1.0);
         }

@@ -91,13 +91,13 @@ fn fold(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// e^x to 2 units in the last place: x = n ln 2 + r, and a polynomial for e^r. Below -87.3 it stays at e^-87.3.
+/// e^x to 2 units in the last place: x = n ln 2 + r, and a polynomial for e^r. Beyond -87.3 and 88.3 it stays there.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // Adding 1.5 · 2^23 rounds to a whole number, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let x = if x < -87.3 { -87.3 } else { x };
-    let x = if x > 88.7 { 88.7 } else { x };
+    let x = if x > 88.3 { 88.3 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;

@@ -89,6 +89,10 @@ impl GptConfig {
                 "for example 128 and 4",
             ));
         }
+        if !(self.layer_norm_epsilon > 0.0 && self.layer_norm_epsilon.is_finite()) {
+            let got = self.layer_norm_epsilon.to_string();
+            return Err(Error::new("layer_norm_epsilon must be positive", got, "1e-5 is usual"));
+        }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::new("dropout must lie in [0, 1)", self.dropout.to_string(), "0.0 or 0.1 are usual"));
         }

@@ -185,12 +185,12 @@ impl Gpt {
         Ok(())
     }
 
-    /// The first 16 digits of the SHA-256 over names and values of all parameters.
+    /// The first 16 digits of the SHA-256 over the sizes and over names and values of all parameters.
     ///
     /// # Errors
     /// A failure of the tensor library.
     pub fn hash(&self) -> Result<String> {
-        let mut bytes = vec![];
+        let mut bytes = serde_json::to_vec(&self.config)?;
         for (name, tensor) in &self.parameters {
             bytes.extend_from_slice(name.as_bytes());
             for value in tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()? {

@@ -131,6 +131,10 @@ impl Objective for DpoObjective<'_> {
         self.pairs
     }
 
+    fn held_out(&self) -> &TokenizedPairs {
+        self.held_out
+    }
+
     fn sides(&self) -> &'static [Side] {
         &SIDES
     }
@@ -169,9 +173,9 @@ impl Objective for DpoObjective<'_> {
         let scored = score::score_pairs_with(policy, &first, &self.dpo.train.compute)?;
         let logps = self.reference.beside_scores(scored, &first)?;
         let moved = logps.chosen_logratios().to_vec().into_iter().chain(logps.rejected_logratios().to_vec());
-        let largest = moved.map(f64::abs).fold(0.0, f64::max);
+        let largest = moved.map(f64::abs).fold(0.0, |a, b| if a > b || a.is_nan() { a } else { b });
         // Rounding of a sum over some hundred tokens stays far below this; a wrong reference is far above it.
-        if largest > 0.02 {
+        if largest > 0.02 || largest.is_nan() {
             return Err(Error::new(
                 "step 0: policy and reference give different log-probabilities, so the rewards are not 0 and the loss is not ln 2",
                 format!("log-ratios up to {largest:.3} nats"),

@@ -119,7 +119,20 @@ impl TrainConfig {
         if let Some((name, _)) = counts.iter().find(|(_, v)| *v == 0) {
             return Err(Error::new(format!("{name} must be at least 1"), "0", "start from TrainConfig::default()"));
         }
-        let shares = [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2), ("min_lr_ratio", self.min_lr_ratio)];
+        if !(self.adamw.weight_decay >= 0.0 && self.adamw.weight_decay.is_finite()) {
+            let got = self.adamw.weight_decay.to_string();
+            return Err(Error::new("weight_decay must not be negative", got, "0.1 is usual, 0 leaves it out"));
+        }
+        for (name, value) in [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(Error::new(
+                    format!("{name} must lie in [0, 1)"),
+                    value.to_string(),
+                    "0.9 and 0.95 are usual",
+                ));
+            }
+        }
+        let shares = [("min_lr_ratio", self.min_lr_ratio)];
         if let Some((name, value)) = shares.iter().find(|(_, v)| !(0.0..=1.0).contains(v)) {
             return Err(Error::new(
                 format!("{name} must lie between 0 and 1"),

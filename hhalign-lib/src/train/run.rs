@@ -54,6 +54,7 @@ pub(super) trait Objective: Sync {
     /// Everything besides [`TrainConfig`] that decides the numbers, as text.
     fn identity(&self) -> String;
     fn data(&self) -> &TokenizedPairs;
+    fn held_out(&self) -> &TokenizedPairs;
     /// The replies of a pair that go through the model.
     fn sides(&self) -> &'static [Side];
     /// This pass's share of the loss of a whole step, so that shares add up whatever the size of a pass.
@@ -109,6 +110,9 @@ pub(super) fn fit(
     let data = objective.data();
     if data.is_empty() {
         return Err(Error::new("no pair to train on", "0 pairs", "pass training pairs"));
+    }
+    if objective.held_out().is_empty() {
+        return Err(Error::new("no pair to watch the run on", "0 held-out pairs", "pass held-out pairs"));
     }
     if data.max_length > model.config.block_size {
         return Err(Error::new(
@@ -231,6 +235,13 @@ fn evaluate(
 ) -> Result<()> {
     let metrics = objective.evaluate(model, &config.compute)?;
     let loss = metrics.iter().find(|m| m.0 == "eval_loss").expect("every objective evaluates its loss").1;
+    if !loss.is_finite() {
+        return Err(Error::new(
+            format!("the held-out loss is not finite at step {}", state.step),
+            loss.to_string(),
+            "lower learning_rate, or check the weights that the run began with",
+        ));
+    }
     state.history.log(state.step, metrics);
     if state.best.is_none_or(|b| loss < b.1) {
         state.best = Some((state.step, loss));

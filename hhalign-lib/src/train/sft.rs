@@ -78,6 +78,10 @@ impl Objective for SftObjective<'_> {
         self.pairs
     }
 
+    fn held_out(&self) -> &TokenizedPairs {
+        self.held_out
+    }
+
     fn sides(&self) -> &'static [Side] {
         &[Side::Chosen]
     }

@@ -88,8 +88,14 @@ pub(super) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConf
     if state.model != model.config {
         return differs("model", &format!("{:?}", state.model), &format!("{:?}", model.config));
     }
-    if comparable(&state.config) != comparable(config) {
-        return differs("training config", &format!("{:?}", state.config), &format!("{config:?}"));
+    let (then, now) = (serde_json::to_value(comparable(&state.config))?, serde_json::to_value(comparable(config))?);
+    if then != now {
+        let changed = then.as_object().into_iter().flatten().filter(|(name, value)| now[name.as_str()] != **value);
+        let names: Vec<&String> = changed.map(|(name, _)| name).collect();
+        let of = |config: &serde_json::Value| {
+            names.iter().map(|n| format!("{n} = {}", config[n.as_str()])).collect::<Vec<_>>().join(", ")
+        };
+        return differs("training config", &of(&then), &of(&now));
     }
     if state.data != data {
         return differs("data set or tokenizer", &state.data, data);

@@ -84,7 +84,7 @@ impl Step<'_> {
                 (None, Some(slopes)) => slopes.to_vec1::<f32>()?,
                 (None, None) => vec![0.0; packed.n_targets()],
             };
-            workspace.backward(weights, &packed, &slopes, &mut gradients);
+            workspace.backward(weights, &packed, &slopes, &mut gradients)?;
             Ok((gradients, metrics))
         })
     }
