@@ -46,10 +46,10 @@ def works(pairs: Path | None, weights: str) -> dict[str, list[Work]]:
     ]
     if pairs:
         dpo += [
-            Work("dpo_pairs_s", "DPO on HH pairs, everything on", f"pairs {pairs} 6 6 384 8 512 10 auto", "pairs_s",
-                 f"trl_dpo.py {pairs} 6 6 384 512 8 10"),
-            Work("dpo_pairs_precomputed_s", "the same, peer precomputes", f"pairs {pairs} 6 6 384 8 512 10 auto",
-                 "pairs_s", f"trl_dpo.py {pairs} 6 6 384 512 8 10 precompute"),
+            Work("dpo_pairs_s", "DPO on HH pairs, everything on", f"pairs {pairs} 6 6 384 8 512 20 auto", "pairs_s",
+                 f"trl_dpo.py {pairs} 6 6 384 512 8 20"),
+            Work("dpo_pairs_precomputed_s", "the same, peer precomputes", f"pairs {pairs} 6 6 384 8 512 20 auto",
+                 "pairs_s", f"trl_dpo.py {pairs} 6 6 384 512 8 20 precompute"),
         ]
     generate = [
         Work("gen_tok_s", "greedy generation, batch 8, 128 new tokens", f"generate {weights} {MIDDLE} 8 128", "tok_s",
