@@ -2,7 +2,7 @@
 
 use super::gemm::{Into, Matrix, product};
 use super::packed::Span;
-use super::vector::{exp, max, sum, sum2, widest};
+use super::vector::{exp, softmax, sum2, widest};
 
 /// Queries handled at once: their scores stay in the cache.
 const BLOCK: usize = 64;
@@ -40,12 +40,8 @@ impl Heads {
                 widest!({
                     for (i, row) in p.chunks_exact_mut(keys).enumerate() {
                         let (seen, hidden) = row.split_at_mut(block.seen(i));
-                        let largest = max(seen);
-                        seen.iter_mut().for_each(|s| *s = exp(*s - largest));
-                        let total = sum(seen, |s| s);
-                        seen.iter_mut().for_each(|s| *s /= total);
                         hidden.fill(0.0);
-                        lse[(block.start + i) * self.n_head + head] = largest + total.ln();
+                        lse[(block.start + i) * self.n_head + head] = softmax(seen);
                     }
                 });
                 let out = &mut out[block.start * c + head * d..];

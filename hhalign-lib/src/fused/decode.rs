@@ -8,7 +8,7 @@ use super::gelu::{gelu, start_rows};
 use super::gemm::{Into, Matrix, product};
 use super::norm::{Moments, layer_norm};
 use super::products::Products;
-use super::vector::{exp, max, sum, widest};
+use super::vector::{softmax, widest};
 use super::weights::{Linear, Purpose, Weights};
 use crate::error::{Error, Result};
 
@@ -221,14 +221,6 @@ impl<'a> Decoder<'a> {
         }
         Ok(())
     }
-}
-
-#[inline(always)]
-fn softmax(scores: &mut [f32]) {
-    let largest = max(scores);
-    scores.iter_mut().for_each(|s| *s = exp(*s - largest));
-    let total = sum(scores, |s| s);
-    scores.iter_mut().for_each(|s| *s /= total);
 }
 
 /// One query of one head, which takes the columns of the values from `first` on.

@@ -79,6 +79,16 @@ pub(super) fn max(x: &[f32]) -> f32 {
     fold(lanes, larger)
 }
 
+/// Turns scores into probabilities; returns the log of the sum of their exponentials.
+#[inline(always)]
+pub(super) fn softmax(scores: &mut [f32]) -> f32 {
+    let largest = max(scores);
+    scores.iter_mut().for_each(|s| *s = exp(*s - largest));
+    let total = sum(scores, |s| s);
+    scores.iter_mut().for_each(|s| *s /= total);
+    largest + total.ln()
+}
+
 #[inline(always)]
 fn fold(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
