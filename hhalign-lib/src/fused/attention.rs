@@ -2,7 +2,7 @@
 
 use super::gemm::{Into, Matrix, product};
 use super::packed::Span;
-use super::vector::{exp, softmax, sum2, widest};
+use super::vector::{exp, sized, softmax, sum2, widest};
 
 /// Queries handled at once: their scores stay in the cache.
 const BLOCK: usize = 64;
@@ -47,7 +47,7 @@ impl Heads {
                 let out = &mut out[block.start * c + head * d..];
                 let mut into = Into::Overwrite;
                 for (column, rows) in block.key_ranges() {
-                    let p = Matrix { data: &p[column..], row: keys, column: 1 };
+                    let p = Matrix::rows(&p[column..], keys);
                     product([block.rows(), d, rows.len()], p, self.part(qkv, rows.start, 2, head), out, c, into, 1.0);
                     into = Into::Add;
                 }
@@ -74,7 +74,7 @@ impl Heads {
                 let (rows, keys) = (block.rows(), block.keys());
                 let (p, dp) = (sized(&mut scores.p, rows * keys), sized(&mut scores.dp, rows * keys));
                 self.scores(&block, head, qkv, p);
-                let grad = Matrix { data: &dout[block.start * c + head * d..], row: c, column: 1 };
+                let grad = Matrix::rows(&dout[block.start * c + head * d..], c);
                 for (column, of) in block.key_ranges() {
                     let v = self.part(qkv, of.start, 2, head).transposed();
                     product([rows, of.len(), d], grad, v, &mut dp[column..], keys, Into::Overwrite, 1.0);
@@ -95,10 +95,7 @@ impl Heads {
                 });
                 for (column, of) in block.key_ranges() {
                     let (n, at) = (of.len(), |row: usize, part: usize| row * 3 * c + part * c + head * d);
-                    let (p, dp) = (
-                        Matrix { data: &p[column..], row: keys, column: 1 },
-                        Matrix { data: &dp[column..], row: keys, column: 1 },
-                    );
+                    let (p, dp) = (Matrix::rows(&p[column..], keys), Matrix::rows(&dp[column..], keys));
                     let (q, k) = (self.part(qkv, block.start, 0, head), self.part(qkv, of.start, 1, head));
                     product([rows, d, n], dp, k, &mut dqkv[at(block.start, 0)..], 3 * c, Into::Add, scale);
                     product([n, d, rows], dp.transposed(), q, &mut dqkv[at(of.start, 1)..], 3 * c, Into::Add, scale);
@@ -122,19 +119,12 @@ impl Heads {
     /// Queries (part 0), keys (1) or values (2) of one head from `row` on.
     fn part(self, qkv: &[f32], row: usize, part: usize, head: usize) -> Matrix<'_> {
         let c = self.n_embd;
-        Matrix { data: &qkv[row * 3 * c + part * c + head * self.width()..], row: 3 * c, column: 1 }
+        Matrix::rows(&qkv[row * 3 * c + part * c + head * self.width()..], 3 * c)
     }
 }
 
 fn each(spans: &[Span], n_head: usize) -> impl Iterator<Item = (&Span, usize)> {
     spans.iter().flat_map(move |span| (0..n_head).map(move |head| (span, head)))
-}
-
-fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    if buffer.len() < n {
-        buffer.resize(n, 0.0);
-    }
-    &mut buffer[..n]
 }
 
 /// Some queries of a span; they see its prefix and its rows up to themselves.

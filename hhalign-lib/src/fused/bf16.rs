@@ -46,10 +46,6 @@ pub(super) struct PackedRight {
 }
 
 impl PackedRight {
-    pub(super) fn bytes(&self) -> usize {
-        4 * self.data.capacity()
-    }
-
     /// Packs a matrix (k, n), reusing the memory that this one holds.
     pub(super) fn pack(&mut self, b: Matrix<'_>, k: usize, n: usize) {
         (self.k, self.n) = (k, n);
@@ -123,12 +119,6 @@ fn pack_columns(b: Matrix<'_>, k: usize, first: usize, columns: usize, out: &mut
 /// Memory for the packed left side.
 #[derive(Default)]
 pub(super) struct LeftBuffer(Vec<u32>);
-
-impl LeftBuffer {
-    pub(super) fn bytes(&self) -> usize {
-        4 * self.0.capacity()
-    }
-}
 
 /// `out (+)= a b` with a (m, k), b packed and out in rows of `out_row` numbers; in one thread.
 pub(super) fn product(

@@ -187,9 +187,8 @@ impl<'a> Decoder<'a> {
                 attend_one(q, lines.chunks_exact(keys.room), values, at.start, scale, scores, &mut y[at]);
                 continue;
             }
-            let part = |data, row| Matrix { data, row, column: 1 };
-            let (q, v) = (part(&qkv[at.start..], 3 * c), part(&values[at.start..], c));
-            let k = part(&keys.lines[at.start * keys.room..], keys.room);
+            let (q, v) = (Matrix::rows(&qkv[at.start..], 3 * c), Matrix::rows(&values[at.start..], c));
+            let k = Matrix::rows(&keys.lines[at.start * keys.room..], keys.room);
             let p = &mut self.scores[..rows * n];
             product([rows, n, d], q, k, p, n, Into::Overwrite, scale);
             widest!({
@@ -199,7 +198,7 @@ impl<'a> Decoder<'a> {
                     hidden.fill(0.0);
                 }
             });
-            product([rows, d, n], part(p, n), v, &mut y[at.start..], c, Into::Overwrite, 1.0);
+            product([rows, d, n], Matrix::rows(p, n), v, &mut y[at.start..], c, Into::Overwrite, 1.0);
         }
     }
 

@@ -37,7 +37,6 @@ fn add<const FMA: bool>(a: f32, b: f32, sum: f32) -> f32 {
 
 /// A matrix (in, out) in strips of [`TILE`] columns, each strip from end to end in memory: read in this order it comes
 /// as fast as memory can give it.
-#[derive(Default)]
 pub(super) struct Strips(Vec<f32>);
 
 impl Strips {

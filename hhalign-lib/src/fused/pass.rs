@@ -11,6 +11,7 @@ use super::head::{self, Backward, Guesses};
 use super::norm::{Moments, layer_norm, layer_norm_again, layer_norm_backward};
 use super::packed::Packed;
 use super::products::Products;
+use super::vector::sized;
 use super::weights::{BlockWeights, Purpose, Weights};
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
@@ -68,15 +69,6 @@ pub enum Keep {
     Activations,
     /// Only the input of each block; the backward pass computes the rest again. A third more work, far less memory.
     BlockInputs,
-}
-
-fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    // Grows without keeping old numbers: every user overwrites what it asks for.
-    if buffer.len() < n {
-        buffer.clear();
-        buffer.resize(n, 0.0);
-    }
-    &mut buffer[..n]
 }
 
 impl Workspace {
@@ -345,27 +337,6 @@ impl Workspace {
         add_rows(d_qkv, qkv_b);
         products.backward(&block.c_attn.weight, d_qkv, d_narrow);
         layer_norm_backward(d_narrow, x, block.ln_1[0], &kept.moments_1, d_stream, [ln_1_w, ln_1_b]);
-    }
-
-    /// Bytes that this workspace holds.
-    pub fn bytes(&self) -> usize {
-        let of_block = |k: &Kept| [&k.qkv, &k.y, &k.lse, &k.middle, &k.wide].map(Vec::capacity).iter().sum::<usize>();
-        let own = [
-            &self.needed_x,
-            &self.needed_y,
-            &self.normal,
-            &self.wide,
-            &self.d_stream,
-            &self.d_narrow,
-            &self.d_wide,
-            &self.picked,
-            &self.hidden,
-            &self.d_hidden,
-        ];
-        let floats = own.map(Vec::capacity).iter().sum::<usize>()
-            + self.stream.iter().map(Vec::capacity).sum::<usize>()
-            + self.kept.iter().map(of_block).sum::<usize>();
-        4 * floats + self.products.bytes()
     }
 }
 

@@ -57,27 +57,20 @@ pub(super) struct Products {
 impl Products {
     /// `out (+)= x W` for rows x.
     pub(super) fn forward(&mut self, w: &Weight<'_>, x: &[f32], out: &mut [f32], into: Into) {
-        let (m, x) = (x.len() / w.n_in, Matrix::rows(x, w.n_in));
+        let (sizes, x) = ([x.len() / w.n_in, w.n_out, w.n_in], Matrix::rows(x, w.n_in));
         match &w.packed {
-            Some([forward, _]) => {
-                bf16::product([m, w.n_out, w.n_in], x, forward, out, w.n_out, into, &mut self.left);
-            }
-            None => gemm::product([m, w.n_out, w.n_in], x, w.matrix, out, w.n_out, into, 1.0),
+            Some([forward, _]) => bf16::product(sizes, x, forward, out, w.n_out, into, &mut self.left),
+            None => gemm::product(sizes, x, w.matrix, out, w.n_out, into, 1.0),
         }
     }
 
     /// `dx = dout Wᵀ` for rows dout.
     pub(super) fn backward(&mut self, w: &Weight<'_>, dout: &[f32], dx: &mut [f32]) {
-        let (m, dout) = (dout.len() / w.n_out, Matrix::rows(dout, w.n_out));
+        let sizes = [dout.len() / w.n_out, w.n_in, w.n_out];
+        let (dout, into) = (Matrix::rows(dout, w.n_out), Into::Overwrite);
         match &w.packed {
-            Some([_, backward]) => {
-                let sizes = [m, w.n_in, w.n_out];
-                bf16::product(sizes, dout, backward, dx, w.n_in, Into::Overwrite, &mut self.left);
-            }
-            None => {
-                let sizes = [m, w.n_in, w.n_out];
-                gemm::product(sizes, dout, w.matrix.transposed(), dx, w.n_in, Into::Overwrite, 1.0);
-            }
+            Some([_, backward]) => bf16::product(sizes, dout, backward, dx, w.n_in, into, &mut self.left),
+            None => gemm::product(sizes, dout, w.matrix.transposed(), dx, w.n_in, into, 1.0),
         }
     }
 
@@ -91,9 +84,5 @@ impl Products {
         } else {
             gemm::product([n_in, n_out, rows], x, dout, dw, n_out, Into::Add, 1.0);
         }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        4 * self.logits.capacity() + self.left.bytes() + self.right.bytes()
     }
 }

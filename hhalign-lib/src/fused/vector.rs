@@ -40,6 +40,16 @@ pub(super) fn has_fma() -> bool {
     cfg!(target_arch = "aarch64")
 }
 
+/// The first `n` numbers of a buffer, which grows where it must; whoever asks for them overwrites them.
+pub(super) fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        // Not carried over: growing would copy numbers that nobody reads again.
+        buffer.clear();
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
+}
+
 /// Adds up `of(a[i], b[i])`.
 #[inline(always)]
 pub(super) fn sum2(a: &[f32], b: &[f32], of: impl Fn(f32, f32) -> f32) -> f32 {
