@@ -126,6 +126,11 @@ impl TokenizedPairs {
         Self::from_ids(self.pairs.iter().take(n).cloned().collect(), self.max_length, self.eos_id)
     }
 
+    /// The id that ends a text.
+    pub fn eos_id(&self) -> u32 {
+        self.eos_id
+    }
+
     /// How many pairs.
     pub fn len(&self) -> usize {
         self.pairs.len()

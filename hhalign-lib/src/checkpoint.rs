@@ -142,6 +142,11 @@ pub fn read_metadata(path: &Path) -> Result<HashMap<String, String>> {
     Ok(header.metadata().clone().unwrap_or_default())
 }
 
+/// Whether a file is a safetensors file from its first byte to its last.
+pub fn is_whole(path: &Path) -> bool {
+    files::read(path).is_ok_and(|bytes| safetensors::SafeTensors::deserialize(&bytes).is_ok())
+}
+
 fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::new(
         format!("{} is not a whole safetensors file", path.display()),

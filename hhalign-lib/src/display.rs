@@ -7,8 +7,6 @@ mod views;
 
 use std::fmt::Display;
 
-pub use views::View;
-
 use crate::batch::TokenizedPairs;
 use crate::data::audit::Audit;
 use crate::data::{Dataset, Split};
@@ -21,6 +19,7 @@ use crate::eval::stats::{Estimate, McNemar};
 use crate::eval::toxicity_report::ToxicityReport;
 use crate::eval::winrate::WinRate;
 use crate::lesson;
+use crate::live::{Phase, Run, Sweep};
 use crate::loss::{PairLogps, Rewards, Values};
 use crate::model::{Gpt, GptConfig};
 use crate::options::RunOptions;
@@ -28,7 +27,8 @@ use crate::plot::Figure;
 use crate::score::ReferenceLogps;
 use crate::table::{Column, Table};
 use crate::tokenize::Tokenizer;
-use crate::train::{History, Run};
+use crate::train::{History, Outcome};
+use crate::view::View;
 
 /// Prints a display block: HTML for notebooks and plain text for everything else.
 fn show(html: &str, text: &str) {
@@ -70,6 +70,7 @@ displayed_as_table! {
     RunOptions: |o| o.table(),
     History: |h| h.table(),
     Comparison: |c| c.table(),
+    Sweep: |s| s.table(),
     Refusal: |r| metrics_table(r),
     Perplexity: |p| metrics_table(p),
     Quality: |q| metrics_table(q),
@@ -100,11 +101,28 @@ displayed_as_table! {
         Column::int("pairs scored", vec![r.chosen.len() as i64]),
         Column::text("from", vec![if r.from_cache { "cache".into() } else { "the model".into() }]),
     ]),
-    Run: |r| Table::new("Run", vec![
+    Outcome: |r| Table::new("Run", vec![
         Column::int("steps", vec![r.steps as i64]), Column::text("stopped early", vec![if r.stopped_early { "yes".into() } else { "no".into() }]),
         Column::int("best step", vec![r.best.0 as i64]), Column::float("best held-out loss", 4, vec![r.best.1]),
         Column::float("seconds", 1, vec![r.seconds]), Column::float("tokens per second", 0, vec![r.tokens / r.seconds.max(1e-9)]),
     ]),
+}
+
+impl Run {
+    /// Shows it in a notebook cell; evcxr calls this.
+    pub fn evcxr_display(&self) {
+        match self.card() {
+            Ok(card) => card.evcxr_display(),
+            Err(error) => show_line(&error),
+        }
+    }
+}
+
+impl Phase {
+    /// Shows it in a notebook cell; evcxr calls this.
+    pub fn evcxr_display(&self) {
+        show_line(self);
+    }
 }
 
 impl Figure {

@@ -28,21 +28,26 @@ pub mod eval;
 pub mod files;
 pub mod fused;
 pub mod gradients;
+pub mod kl;
 pub mod lesson;
+pub mod live;
 pub mod loss;
 pub mod model;
 pub mod nn;
 pub mod optim;
 pub mod options;
+pub mod pages;
 pub mod parallel;
 pub mod plot;
 pub mod prelude;
 pub mod rng;
 pub mod sample;
 pub mod score;
+pub mod server;
 pub mod table;
 pub mod tokenize;
 pub mod train;
+pub mod view;
 
 /// Counts its calls: 1, 2, 3, ... A cell that sees the count of an earlier cell shares its memory with it.
 ///

@@ -36,6 +36,7 @@ impl Default for AdamWConfig {
 ///
 /// # Source
 /// arXiv 1711.05101, algorithm 2; the order of operations is PyTorch's.
+#[derive(Clone)]
 pub struct AdamW {
     config: AdamWConfig,
     steps: usize,

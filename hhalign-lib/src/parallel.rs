@@ -1,9 +1,10 @@
 //! Work on several items at once whose results do not depend on how many threads there are.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -34,7 +35,13 @@ pub fn for_each_in_order<T: Sync, R: Send>(
     mut take: impl FnMut(R) + Send,
 ) -> Result<()> {
     let threads = threads().min(items.len());
-    let work = |item: &T| catch_unwind(AssertUnwindSafe(|| work(item))).unwrap_or_else(|panic| Err(panicked(&*panic)));
+    let (gate, quiet) = (GATE.with_borrow(Clone::clone), QUIET.get());
+    let work = |item: &T| {
+        if let Some(gate) = &gate {
+            gate.pass();
+        }
+        catch_unwind(AssertUnwindSafe(|| work(item))).unwrap_or_else(|panic| Err(panicked(&*panic)))
+    };
     if threads <= 1 {
         return items.iter().try_for_each(|item| work(item).map(&mut take));
     }
@@ -42,6 +49,7 @@ pub fn for_each_in_order<T: Sync, R: Send>(
     let failed = AtomicBool::new(false);
     let order = Mutex::new(Order { turn: 0, waiting: BTreeMap::new(), error: None, take });
     let run = || {
+        QUIET.set(quiet);
         while !failed.load(Ordering::Relaxed) {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(i) else { break };
@@ -55,6 +63,39 @@ pub fn for_each_in_order<T: Sync, R: Send>(
         run();
     });
     order.into_inner().unwrap_or_else(PoisonError::into_inner).error.map_or(Ok(()), Err)
+}
+
+/// Something that holds work back for a while, as a paused run does.
+pub trait Gate: Send + Sync {
+    /// Returns when work may go on.
+    fn pass(&self);
+}
+
+thread_local! {
+    static GATE: RefCell<Option<Arc<dyn Gate>>> = const { RefCell::new(None) };
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `work`; every item that it shares out through this module passes the gate before it is begun.
+pub fn behind<R>(gate: Option<Arc<dyn Gate>>, work: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Arc<dyn Gate>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            GATE.set(self.0.take());
+        }
+    }
+    let _restore = Restore(GATE.replace(gate));
+    work()
+}
+
+/// Marks this thread, and those that will share its work, as ones whose panics are read and not printed.
+pub fn keep_quiet() {
+    QUIET.set(true);
+}
+
+/// Whether a panic in this thread is kept from the terminal.
+pub fn is_quiet() -> bool {
+    QUIET.get()
 }
 
 /// Threads that share work: what [`set_threads`] or `HHALIGN_THREADS` says, or else one for each core.
@@ -99,7 +140,8 @@ impl<R, F: FnMut(R)> Order<R, F> {
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+/// A panic as an error.
+pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let message = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
     Error::new(
         "a worker thread panicked",

@@ -4,7 +4,6 @@ pub use crate::batch::{Batch, Side, TokenizedPairs};
 pub use crate::checkpoint::{load_model, save_model};
 pub use crate::data::cues::cue_table;
 pub use crate::data::{Dataset, Pair, PromptKind, Split};
-pub use crate::display::View;
 pub use crate::error::{Error, Result};
 pub use crate::eval::comparison::{Better, Comparison, Metrics, Provenance, Settings, before_after};
 pub use crate::eval::perplexity::{Perplexity, perplexity};
@@ -16,6 +15,7 @@ pub use crate::eval::toxicity_report::ToxicityReport;
 pub use crate::eval::winrate::{WinRate, read_helpfulness, read_preferences, write_annotation_files};
 pub use crate::fused::{Compute, Precision};
 pub use crate::lesson;
+pub use crate::live::{Branch, Pausable, Phase, Run, Sweep, overlay};
 pub use crate::loss::{PairLogps, PreferenceLoss, Rewards, Values};
 pub use crate::model::{Gpt, GptConfig, Preset};
 pub use crate::nn::Dropout;
@@ -25,4 +25,7 @@ pub use crate::sample::{Reply, Sampler};
 pub use crate::score::{pair_logps, reference_logps, score_pairs};
 pub use crate::table::{Column, Table};
 pub use crate::tokenize::Tokenizer;
-pub use crate::train::{Dpo, History, Run, Sft, TrainConfig, evaluate_preferences, evaluate_replies};
+pub use crate::train::{
+    Dpo, History, Outcome, Pitfall, Recipe, Sft, TrainConfig, evaluate_preferences, evaluate_replies,
+};
+pub use crate::view::View;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{D, DType, Device, Tensor};
 
@@ -186,6 +187,9 @@ pub fn reference_logps_with(
     let Some(folder) = cache else {
         return score_pairs_with(reference, pairs, compute);
     };
+    // Runs that begin together share one scoring: the others find it in the cache.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let how = compute.name()?;
     let path = folder.join(format!("ref_logps-{}-{}-{how}.safetensors", reference.hash()?, pairs.hash));
     if path.exists()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The modules from the ground up; modules of one line stand on one floor and may use each other.
 const FLOORS: &[&[&str]] = &[
     &["error"],
-    &["rng", "files", "parallel", "table"],
+    &["rng", "files", "parallel", "table", "view"],
     &["data"],
     &["tokenize"],
     &["nn"],
@@ -17,13 +17,17 @@ const FLOORS: &[&[&str]] = &[
     &["checkpoint"],
     &["loss"],
     &["score"],
+    &["sample"],
+    &["kl"],
     &["optim"],
     &["train"],
-    &["sample"],
     &["eval"],
     &["options"],
     &["lesson"],
     &["plot"],
+    &["pages"],
+    &["server"],
+    &["live"],
     &["display"],
     &["prelude"],
 ];

@@ -6,7 +6,7 @@ use common::{bits, short, texts, tiny, tokenized};
 use hhalign::fused::{Compute, Precision};
 use hhalign::model::Gpt;
 use hhalign::parallel;
-use hhalign::train::{Dpo, Run, Sft, TrainConfig};
+use hhalign::train::{Dpo, Outcome, Sft, TrainConfig};
 
 const STEPS: usize = 12;
 
@@ -14,13 +14,13 @@ fn config(compute: Compute) -> TrainConfig {
     TrainConfig { compute, micro_batch_size: 2, ..short(STEPS) }
 }
 
-fn sft(compute: Compute) -> (Run, Gpt) {
+fn sft(compute: Compute) -> (Outcome, Gpt) {
     let mut model = Gpt::new(tiny(2, 0.0), 5).unwrap();
     let run = Sft { train: config(compute) }.fit(&mut model, &tokenized(&texts(1, 40)), &tokenized(&texts(2, 12)));
     (run.unwrap(), model)
 }
 
-fn dpo(compute: Compute) -> (Run, Gpt) {
+fn dpo(compute: Compute) -> (Outcome, Gpt) {
     let (_, reference) = sft(Compute::default());
     let mut policy = reference.fork().unwrap();
     let dpo = Dpo { train: config(compute), ..Dpo::default() };
@@ -29,7 +29,7 @@ fn dpo(compute: Compute) -> (Run, Gpt) {
 }
 
 /// The largest difference between two runs' curves of one metric.
-fn apart(one: &Run, other: &Run, metric: &str) -> f64 {
+fn apart(one: &Outcome, other: &Outcome, metric: &str) -> f64 {
     let (one, other) = (one.history.series(metric), other.history.series(metric));
     assert!(one.len() == other.len() && one.len() >= STEPS / 2, "{metric}: {} and {} points", one.len(), other.len());
     one.iter().zip(&other).map(|(a, b)| (a.1 - b.1).abs()).fold(0.0, f64::max)
@@ -37,7 +37,7 @@ fn apart(one: &Run, other: &Run, metric: &str) -> f64 {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let with = |threads: usize, run: fn(Compute) -> (Run, Gpt)| {
+    let with = |threads: usize, run: fn(Compute) -> (Outcome, Gpt)| {
         parallel::set_threads(threads);
         let result = run(Compute { precision: Precision::Auto, ..Compute::default() });
         parallel::set_threads(0);
@@ -58,7 +58,7 @@ fn the_number_of_threads_changes_no_bit() {
 fn the_fused_run_follows_the_composed_one() {
     let composed = Compute { composed: true, ..Compute::default() };
     for (run, metrics) in [
-        (sft as fn(Compute) -> (Run, Gpt), ["loss", "eval_loss", "mean_token_accuracy", "entropy", "grad_norm"]),
+        (sft as fn(Compute) -> (Outcome, Gpt), ["loss", "eval_loss", "mean_token_accuracy", "entropy", "grad_norm"]),
         (dpo, ["loss", "eval_loss", "rewards/margins", "logps/chosen", "grad_norm"]),
     ] {
         let (ours, exact) = (run(Compute::default()).0, run(composed.clone()).0);
@@ -90,7 +90,7 @@ fn a_bf16_run_stays_in_a_band_around_the_f32_run() {
         return println!("skipped: {error}");
     }
     let band = [("loss", 0.002), ("eval_loss", 0.002)];
-    for run in [sft as fn(Compute) -> (Run, Gpt), dpo] {
+    for run in [sft as fn(Compute) -> (Outcome, Gpt), dpo] {
         let (exact, ours) = (run(Compute::default()).0, run(bf16.clone()).0);
         for (metric, band) in band {
             let apart = apart(&exact, &ours, metric);

@@ -10,7 +10,7 @@ use hhalign::batch::TokenizedPairs;
 use hhalign::data::Pair;
 use hhalign::loss::PreferenceLoss;
 use hhalign::model::Gpt;
-use hhalign::train::{Dpo, History, Run, Sft, TrainConfig};
+use hhalign::train::{Dpo, History, Outcome, Sft, TrainConfig};
 
 fn model(dropout: f64) -> Gpt {
     Gpt::new(tiny(2, dropout), 5).unwrap()
@@ -41,11 +41,11 @@ fn records(history: &History) -> Vec<(usize, BTreeMap<String, u64>)> {
 }
 
 /// Asserts that two runs are the same to the last bit.
-fn assert_same_run(one: (&Run, &Gpt), other: (&Run, &Gpt)) {
+fn assert_same_run(one: (&Outcome, &Gpt), other: (&Outcome, &Gpt)) {
     assert!(bits(one.1) == bits(other.1), "the final weights differ");
     assert_eq!((one.0.best, one.0.steps, one.0.tokens), (other.0.best, other.0.steps, other.0.tokens));
     assert_eq!(one.0.stopped_early, other.0.stopped_early);
-    let best = |run: &Run| run.best_parameters.iter().map(|(n, t)| (n.clone(), tensor_bits(t))).collect::<Vec<_>>();
+    let best = |run: &Outcome| run.best_parameters.iter().map(|(n, t)| (n.clone(), tensor_bits(t))).collect::<Vec<_>>();
     assert!(best(one.0) == best(other.0), "the best weights differ");
     let (one, other) = (records(&one.0.history), records(&other.0.history));
     assert_eq!(one.len(), other.len());
@@ -117,7 +117,7 @@ fn a_policy_that_is_not_the_reference_is_stopped_before_the_first_step() {
 }
 
 /// Runs to the end, and again with a pause at every step of `pauses`; both must agree bit for bit.
-fn pause_and_resume(name: &str, dropout: f64, fit: impl Fn(&TrainConfig, Option<&Path>, &mut Gpt) -> Run) {
+fn pause_and_resume(name: &str, dropout: f64, fit: impl Fn(&TrainConfig, Option<&Path>, &mut Gpt) -> Outcome) {
     let folder = Folder::new(name);
     let checkpoint = folder.join("run.safetensors");
     // 40 pairs in batches of 8: the run crosses an epoch, and one pause falls inside each.
@@ -195,7 +195,7 @@ fn dropout_is_on_in_training_and_off_in_evaluation() {
 }
 
 /// Steps of eight in one pass, and in eight passes.
-fn accumulate(tolerance: f64, fit: impl Fn(TrainConfig, &mut Gpt) -> Run) {
+fn accumulate(tolerance: f64, fit: impl Fn(TrainConfig, &mut Gpt) -> Outcome) {
     let run = |micro_batch_size: usize| {
         let mut policy = model(0.0);
         // Plain decay and a large epsilon: Adam would blow up rounding where a gradient is zero, as in the keys' bias.
@@ -207,7 +207,7 @@ fn accumulate(tolerance: f64, fit: impl Fn(TrainConfig, &mut Gpt) -> Run) {
     let (one, eight, three) = (run(8), run(1), run(3));
     for other in [&eight, &three] {
         for metric in ["loss", "grad_norm", "eval_loss"] {
-            let values = |run: &Run| run.history.series(metric).iter().map(|p| p.1).collect::<Vec<_>>();
+            let values = |run: &Outcome| run.history.series(metric).iter().map(|p| p.1).collect::<Vec<_>>();
             let (a, b) = (values(&one.0), values(&other.0));
             assert!(!a.is_empty());
             let error = distance(&a, &b) / common::max_abs(&a);

@@ -6,28 +6,12 @@ use crate::error::{Error, Result};
 use crate::sample::Reply;
 use crate::table::escape;
 use crate::tokenize::Tokenizer;
-
-/// A piece of HTML with its plain text.
-#[derive(Debug, Clone)]
-pub struct View {
-    html: String,
-    text: String,
-}
+use crate::view::View;
 
 const CARD: &str =
     "flex:1 1 18em;border:1px solid #8888;border-radius:6px;padding:8px 12px;white-space:pre-wrap;min-width:14em";
 
 impl View {
-    /// The HTML fragment.
-    pub fn html(&self) -> &str {
-        &self.html
-    }
-
-    /// The same as text.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
     /// A pair: the prompt above, both replies side by side.
     pub fn pair(pair: &Pair) -> Self {
         let kind = pair.kind.map_or(String::new(), |k| format!(", {k:?}"));

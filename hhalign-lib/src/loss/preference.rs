@@ -1,6 +1,7 @@
 //! The losses themselves, one match arm each.
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::PairLogps;
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ const MAX_EXPONENT: f64 = 80.0;
 /// assert!((loss - 2f64.ln()).abs() < 1e-12);
 /// # Ok::<(), hhalign::error::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub enum PreferenceLoss {
     /// DPO: -ls(βD). arXiv 2305.18290, equation 7.
     #[default]

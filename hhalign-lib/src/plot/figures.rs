@@ -17,6 +17,7 @@ fn sft_loss(history: &History) -> Panel {
     Panel::new("SFT loss", "step", "nats per reply token")
         .line("training", history.series("loss"))
         .line("held out", history.series("eval_loss"))
+        .marks(marks(history))
 }
 
 /// Loss, accuracy and rewards of a preference run.
@@ -41,6 +42,11 @@ fn dpo_loss(history: &History) -> Panel {
         .line("held out", history.series("eval_loss"))
         .level(chance, "policy = reference")
         .legend(Corner::MiddleRight)
+        .marks(marks(history))
+}
+
+fn marks(history: &History) -> Vec<(f64, String)> {
+    history.marks.iter().map(|m| (m.step as f64, m.text.clone())).collect()
 }
 
 fn accuracy(history: &History) -> Panel {

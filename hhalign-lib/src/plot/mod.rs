@@ -13,12 +13,14 @@ use crate::error::{Error, Result};
 use crate::table::escape;
 
 /// Okabe and Ito's colours, which colour-blind readers tell apart.
-const PALETTE: [RGBColor; 5] = [
+const PALETTE: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
+    RGBColor(230, 159, 0),
+    RGBColor(120, 94, 240),
 ];
 /// Stands for the theme's text colour in an SVG until it is replaced by it.
 const INK: RGBColor = RGBColor(1, 2, 3);
@@ -43,6 +45,7 @@ pub struct Panel {
     points: Vec<(String, Vec<(f64, f64)>)>,
     histograms: Vec<(String, Vec<f64>)>,
     level: Option<(f64, String)>,
+    marks: Vec<(f64, String)>,
     legend: Corner,
 }
 
@@ -56,6 +59,8 @@ pub enum Corner {
     MiddleRight,
     /// Curves that part to the right leave it free.
     LowerLeft,
+    /// Curves that rise early leave it free.
+    LowerRight,
 }
 
 impl Panel {
@@ -84,6 +89,13 @@ impl Panel {
     #[must_use]
     pub fn histogram(mut self, name: &str, values: Vec<f64>) -> Self {
         self.histograms.push((name.into(), values));
+        self
+    }
+
+    /// With vertical marks: something happened at x.
+    #[must_use]
+    pub fn marks(mut self, marks: Vec<(f64, String)>) -> Self {
+        self.marks = marks;
         self
     }
 
@@ -298,10 +310,12 @@ impl Panel {
         }
         for (i, (name, points)) in self.lines.iter().enumerate() {
             let style = PALETTE[i % PALETTE.len()].stroke_width(2 * scale);
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), style))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
+            let drawn = match points.as_slice() {
+                // A line through one point would not be seen.
+                [point] => chart.draw_series([Circle::new(*point, 3 * scale, style.color.filled())])?,
+                _ => chart.draw_series(LineSeries::new(points.iter().copied(), style))?,
+            };
+            drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
         }
         for (i, (name, points)) in self.points.iter().enumerate() {
             let style = PALETTE[(i + self.lines.len()) % PALETTE.len()].mix(0.55).filled();
@@ -318,6 +332,11 @@ impl Panel {
                 .label(name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], ink.mix(0.6)));
         }
+        for (x, text) in &self.marks {
+            let font = ("sans-serif", 11 * scale).into_font().transform(FontTransform::Rotate90).color(&ink);
+            chart.draw_series([PathElement::new([(*x, ys.0), (*x, ys.1)], ink.mix(0.5).stroke_width(scale))])?;
+            chart.draw_series([Text::new(text.clone(), (*x, ys.1), font)])?;
+        }
         let named = self.lines.len() + self.points.len() + self.histograms.len() + usize::from(self.level.is_some());
         if named > 1 {
             chart
@@ -326,6 +345,7 @@ impl Panel {
                     Corner::UpperRight => SeriesLabelPosition::UpperRight,
                     Corner::MiddleRight => SeriesLabelPosition::MiddleRight,
                     Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
+                    Corner::LowerRight => SeriesLabelPosition::LowerRight,
                 })
                 .label_font(("sans-serif", 12 * scale).into_font().color(&ink))
                 .border_style(TRANSPARENT)

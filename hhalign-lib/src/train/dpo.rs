@@ -1,14 +1,19 @@
 //! Direct preference optimisation: raise the chosen reply above the rejected one, measured from a frozen reference.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::TrainConfig;
-use super::run::{self, Metrics, Objective, Run, Scored};
+use super::objective::{Metrics, Objective, Scored};
+use super::pitfall::Pitfall;
+use super::run::{self, Outcome};
 use crate::batch::{Side, TokenizedPairs};
 use crate::error::{Error, Result};
 use crate::fused::Compute;
+use crate::kl;
 use crate::loss::{PairLogps, PreferenceLoss, Values};
 use crate::model::Gpt;
 use crate::score::{self, ReferenceLogps};
@@ -17,7 +22,7 @@ use crate::score::{self, ReferenceLogps};
 ///
 /// # Source
 /// arXiv 2305.18290. The reference is scored once, before training, which changes no number: it is frozen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dpo {
     /// How to go through the data.
     pub train: TrainConfig,
@@ -28,7 +33,11 @@ pub struct Dpo {
     /// RPO's weight of a likelihood term on the chosen reply, per token; 0 leaves it out. arXiv 2404.19733.
     pub rpo_alpha: f64,
     /// Where to keep the reference's log-probabilities between runs; `None` computes them each time.
+    #[serde(skip)]
     pub cache: Option<PathBuf>,
+    /// Held-out prompts to sample at each evaluation for the metric `eval_kl`: how far the policy went from its
+    /// reference, in nats for a whole reply; 0 leaves it out.
+    pub kl_prompts: usize,
     /// Stop before the first step when policy and reference differ: all rewards must be 0 there.
     pub self_test: bool,
 }
@@ -42,7 +51,15 @@ impl Default for Dpo {
             micro_batch_size: 16,
             ..TrainConfig::default()
         };
-        Self { train, loss: PreferenceLoss::default(), beta: 0.1, rpo_alpha: 0.0, cache: None, self_test: true }
+        Self {
+            train,
+            loss: PreferenceLoss::default(),
+            beta: 0.1,
+            rpo_alpha: 0.0,
+            cache: None,
+            kl_prompts: 0,
+            self_test: true,
+        }
     }
 }
 
@@ -57,8 +74,8 @@ impl Dpo {
         reference: &Gpt,
         pairs: &TokenizedPairs,
         held_out: &TokenizedPairs,
-    ) -> Result<Run> {
-        run::fit(&self.objective(reference, pairs, held_out)?, &self.train, policy, None)
+    ) -> Result<Outcome> {
+        run::fit(&mut self.objective(reference, pairs, held_out)?, &self.train, policy, None)
     }
 
     /// Goes on from a checkpoint, and ends as the uninterrupted run would have.
@@ -72,13 +89,13 @@ impl Dpo {
         reference: &Gpt,
         pairs: &TokenizedPairs,
         held_out: &TokenizedPairs,
-    ) -> Result<Run> {
-        run::fit(&self.objective(reference, pairs, held_out)?, &self.train, policy, Some(checkpoint.as_ref()))
+    ) -> Result<Outcome> {
+        run::fit(&mut self.objective(reference, pairs, held_out)?, &self.train, policy, Some(checkpoint.as_ref()))
     }
 
-    fn objective<'a>(
+    pub(super) fn objective<'a>(
         &'a self,
-        reference: &Gpt,
+        reference: &'a Gpt,
         pairs: &'a TokenizedPairs,
         held_out: &'a TokenizedPairs,
     ) -> Result<DpoObjective<'a>> {
@@ -90,27 +107,54 @@ impl Dpo {
                 "0 leaves the term out",
             ));
         }
-        let logps = |pairs| score::reference_logps_with(reference, pairs, self.cache.as_deref(), &self.train.compute);
+        let pairs = self.train.with_pitfall(pairs)?;
+        let reference_hash = reference.hash()?;
+        let wrong_reference = match self.train.pitfall {
+            Some(Pitfall::WrongReference) => Some(Gpt::new(reference.config.clone(), self.train.seed)?.freeze()?),
+            _ => None,
+        };
+        let scored_by = wrong_reference.as_ref().unwrap_or(reference);
+        let logps = |pairs| score::reference_logps_with(scored_by, pairs, self.cache.as_deref(), &self.train.compute);
+        let (scores, held_out_scores) = (logps(&pairs)?, logps(held_out)?);
         Ok(DpoObjective {
             dpo: self,
+            beta: self.beta,
             pairs,
             held_out,
-            reference: logps(pairs)?,
-            held_out_reference: logps(held_out)?,
-            reference_hash: reference.hash()?,
+            reference,
+            wrong_reference,
+            scores,
+            held_out_scores,
+            reference_hash,
         })
+    }
+
+    /// What decides the run's numbers besides its [`TrainConfig`].
+    pub(super) fn identity(&self, reference_hash: &str, held_out_hash: &str) -> String {
+        let Self { loss, beta, rpo_alpha, kl_prompts, .. } = self;
+        let kl = if *kl_prompts > 0 { format!(", kl_prompts {kl_prompts}") } else { String::new() };
+        format!(
+            "dpo {loss:?}, beta {beta}, rpo_alpha {rpo_alpha}{kl}, reference {reference_hash}, held-out {held_out_hash}"
+        )
     }
 }
 
 /// Both replies of a pair go through the model.
 const SIDES: [Side; 2] = [Side::Chosen, Side::Rejected];
 
-struct DpoObjective<'a> {
+/// The metrics of a progress line.
+pub(crate) const HEADLINE: &[&str] = &["loss", "rewards/accuracies", "rewards/margins", "eval_rewards/accuracies"];
+
+pub(super) struct DpoObjective<'a> {
     dpo: &'a Dpo,
-    pairs: &'a TokenizedPairs,
+    /// β in force: it may be changed while the run goes on.
+    beta: f64,
+    pairs: Cow<'a, TokenizedPairs>,
     held_out: &'a TokenizedPairs,
-    reference: ReferenceLogps,
-    held_out_reference: ReferenceLogps,
+    reference: &'a Gpt,
+    wrong_reference: Option<Gpt>,
+    scores: ReferenceLogps,
+    held_out_scores: ReferenceLogps,
     reference_hash: String,
 }
 
@@ -120,15 +164,11 @@ impl Objective for DpoObjective<'_> {
     }
 
     fn identity(&self) -> String {
-        let Dpo { loss, beta, rpo_alpha, .. } = self.dpo;
-        format!(
-            "dpo {loss:?}, beta {beta}, rpo_alpha {rpo_alpha}, reference {}, held-out {}",
-            self.reference_hash, self.held_out.hash
-        )
+        self.dpo.identity(&self.reference_hash, &self.held_out.hash)
     }
 
     fn data(&self) -> &TokenizedPairs {
-        self.pairs
+        &self.pairs
     }
 
     fn held_out(&self) -> &TokenizedPairs {
@@ -140,15 +180,15 @@ impl Objective for DpoObjective<'_> {
     }
 
     fn loss(&self, pass: &[usize], step: &[usize], scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
-        let logps = self.reference.beside_tokens(scored.token_logps, self.pairs, pass)?;
-        let mut losses = self.dpo.loss.losses(&logps, self.dpo.beta)?;
+        let logps = self.scores.beside_tokens(scored.token_logps, &self.pairs, pass)?;
+        let mut losses = self.dpo.loss.losses(&logps, self.beta)?;
         if self.dpo.rpo_alpha > 0.0 {
             let lengths: Vec<f32> = logps.chosen_tokens.iter().map(|&n| n as f32).collect();
             let per_token = (logps.policy_chosen.tensor() / Tensor::new(lengths, losses.device())?)?;
             losses = (losses - (per_token * self.dpo.rpo_alpha)?)?;
         }
         if let Some(metrics) = log {
-            log_preferences(metrics, &logps, &losses, self.dpo.beta);
+            log_preferences(metrics, &logps, &losses, self.beta);
         }
         Ok((losses.sum_all()? / step.len() as f64)?)
     }
@@ -159,19 +199,31 @@ impl Objective for DpoObjective<'_> {
 
     fn evaluate(&self, policy: &Gpt, compute: &Compute) -> Result<Vec<(String, f64)>> {
         let scored = score::score_pairs_with(policy, self.held_out, compute)?;
-        let logps = self.held_out_reference.beside_scores(scored, self.held_out)?;
+        let logps = self.held_out_scores.beside_scores(scored, self.held_out)?;
         let mut metrics = Metrics::default();
-        log_preferences(&mut metrics, &logps, &self.dpo.loss.losses(&logps, self.dpo.beta)?, self.dpo.beta);
+        log_preferences(&mut metrics, &logps, &self.dpo.loss.losses(&logps, self.beta)?, self.beta);
+        if self.dpo.kl_prompts > 0 {
+            let reference = self.wrong_reference.as_ref().unwrap_or(self.reference);
+            let kl = kl::from_held_out(policy, reference, self.held_out, self.dpo.kl_prompts, self.dpo.train.seed)?;
+            metrics.add("kl", kl.iter().sum::<f64>() / kl.len() as f64, 1.0);
+        }
         Ok(metrics.means("eval_"))
     }
 
+    fn set_beta(&mut self, beta: f64) -> Result<()> {
+        self.dpo.loss.check(beta)?;
+        self.beta = beta;
+        Ok(())
+    }
+
     fn before_first_step(&self, policy: &Gpt) -> Result<()> {
-        if !self.dpo.self_test || !self.dpo.loss.uses_reference() {
+        let mistaken = self.dpo.train.pitfall.is_some_and(Pitfall::breaks_the_self_test);
+        if !self.dpo.self_test || !self.dpo.loss.uses_reference() || mistaken {
             return Ok(());
         }
         let first = self.pairs.head(8);
         let scored = score::score_pairs_with(policy, &first, &self.dpo.train.compute)?;
-        let logps = self.reference.beside_scores(scored, &first)?;
+        let logps = self.scores.beside_scores(scored, &first)?;
         let moved = logps.chosen_logratios().to_vec().into_iter().chain(logps.rejected_logratios().to_vec());
         let largest = moved.map(f64::abs).fold(0.0, |a, b| if a > b || a.is_nan() { a } else { b });
         // Rounding of a sum over some hundred tokens stays far below this; a wrong reference is far above it.
@@ -186,7 +238,7 @@ impl Objective for DpoObjective<'_> {
     }
 
     fn headline(&self) -> &'static [&'static str] {
-        &["loss", "rewards/accuracies", "rewards/margins", "eval_rewards/accuracies"]
+        HEADLINE
     }
 }
 

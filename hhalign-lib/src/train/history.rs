@@ -16,11 +16,23 @@ pub struct Record {
     pub metrics: BTreeMap<String, f64>,
 }
 
+/// Something that happened to a run at a step: a change of a setting, a fork.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Optimiser steps taken when it happened.
+    pub step: usize,
+    /// What happened: `beta 0.3`.
+    pub text: String,
+}
+
 /// All logged steps of a run, in order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// The records.
     pub records: Vec<Record>,
+    /// What happened in between.
+    #[serde(default)]
+    pub marks: Vec<Mark>,
 }
 
 impl History {

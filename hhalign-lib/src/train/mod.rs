@@ -1,11 +1,14 @@
 //! Training: supervised fine-tuning on preferred replies ([`Sft`]), then preference optimisation ([`Dpo`]).
 //!
-//! Both are one loop ([`Run`]) around public pure functions: the losses of [`crate::loss`] on the log-probabilities of
+//! Both are one loop (`follow` in run.rs) around public pure functions: the losses of [`crate::loss`] on the log-probabilities of
 //! [`crate::score`]. Every draw of a run follows from its seed and step, so a run continued from a checkpoint ends with
 //! the very bits of the uninterrupted one.
 
 mod dpo;
 mod history;
+mod objective;
+mod pitfall;
+mod recipe;
 mod run;
 mod sft;
 mod state;
@@ -16,9 +19,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use dpo::{Dpo, evaluate_preferences};
-pub use history::{History, Record};
-pub use run::Run;
+pub use history::{History, Mark, Record};
+pub use pitfall::Pitfall;
+pub use recipe::Recipe;
+pub(crate) use recipe::Sources;
+pub use run::Outcome;
+pub(crate) use run::{Observer, Occasion, Wishes, progress_line};
 pub use sft::{Sft, evaluate_replies};
+pub(crate) use state::{Change, Progress};
 
 use crate::error::{Error, Result};
 use crate::fused::Compute;
@@ -53,6 +61,9 @@ pub struct TrainConfig {
     pub log_every: usize,
     /// Seed of data order and dropout.
     pub seed: u64,
+    /// A mistake made on purpose, to see what gives it away; `None` makes none.
+    #[serde(default)]
+    pub pitfall: Option<Pitfall>,
     /// Print a line of progress with the time left at every record.
     pub progress: bool,
     /// Where to keep the run's checkpoint; `None` keeps none.
@@ -82,6 +93,7 @@ impl Default for TrainConfig {
             patience: None,
             log_every: 10,
             seed: 0,
+            pitfall: None,
             progress: true,
             checkpoint: None,
             checkpoint_every: 100,
@@ -91,6 +103,12 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// What decides the numbers of a run, as JSON. Where, when and how often to save or pause, and whether to print, may
+    /// change from one part of a run to the next.
+    pub(crate) fn deciding(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::to_value(Self { progress: true, ..self.clone() })?)
+    }
+
     /// Says what is wrong with the settings, if anything; `fit` calls it.
     ///
     /// # Errors

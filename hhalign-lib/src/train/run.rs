@@ -1,82 +1,27 @@
-//! The loop that SFT and DPO share: batches, gradients, schedule, evaluation, early stopping, checkpoints.
+//! The loop that SFT and DPO share: batches, gradients, schedule, evaluation, early stopping, and who may look on.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use candle_core::Tensor;
 
 use super::TrainConfig;
 use super::history::History;
-use super::state::{self, Saved, State};
+use super::objective::Objective;
+use super::state::{Change, Progress, State};
 use super::step::{Spare, Step};
-use crate::batch::{Side, TokenizedPairs};
 use crate::error::{Error, Result};
-use crate::fused::{Compute, Guesses};
 use crate::gradients::clip_scale;
 use crate::model::Gpt;
 use crate::optim::{AdamW, cosine_schedule};
-
-/// Sums and weights by metric name; a mean is taken when they are logged.
-#[derive(Default)]
-pub(super) struct Metrics(BTreeMap<&'static str, (f64, f64)>);
-
-impl Metrics {
-    pub(super) fn add(&mut self, name: &'static str, mean: f64, weight: f64) {
-        let entry = self.0.entry(name).or_default();
-        *entry = (entry.0 + mean * weight, entry.1 + weight);
-    }
-
-    pub(super) fn merge(&mut self, other: Self) {
-        for (name, (sum, weight)) in other.0 {
-            let entry = self.0.entry(name).or_default();
-            *entry = (entry.0 + sum, entry.1 + weight);
-        }
-    }
-
-    pub(super) fn means(&self, prefix: &str) -> Vec<(String, f64)> {
-        self.0.iter().map(|(name, (sum, weight))| (format!("{prefix}{name}"), sum / weight)).collect()
-    }
-}
-
-/// What the policy made of a pass.
-pub(super) struct Scored<'a> {
-    /// log π of every reply token, (N), with a gradient: pair by pair, side by side.
-    pub(super) token_logps: &'a Tensor,
-    /// What it would have said by itself, where it is to be logged.
-    pub(super) guesses: Option<&'a Guesses>,
-}
-
-/// What is learnt: a loss over some of the training pairs, and an evaluation on the held-out ones.
-pub(super) trait Objective: Sync {
-    /// `sft` or `dpo`, for lines of progress.
-    fn name(&self) -> &'static str;
-    /// Everything besides [`TrainConfig`] that decides the numbers, as text.
-    fn identity(&self) -> String;
-    fn data(&self) -> &TokenizedPairs;
-    fn held_out(&self) -> &TokenizedPairs;
-    /// The replies of a pair that go through the model.
-    fn sides(&self) -> &'static [Side];
-    /// This pass's share of the loss of a whole step, so that shares add up whatever the size of a pass.
-    fn loss(&self, pass: &[usize], step: &[usize], scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor>;
-    /// The gradient of the loss with respect to each log π, where it does not depend on their values: (N).
-    fn known_slopes(&self, _pass: &[usize], _step: &[usize]) -> Option<Vec<f32>> {
-        None
-    }
-    /// Tokens that go through the model for these pairs.
-    fn tokens(&self, indices: &[usize]) -> usize;
-    fn evaluate(&self, policy: &Gpt, compute: &Compute) -> Result<Vec<(String, f64)>>;
-    /// A check before the first step.
-    fn before_first_step(&self, _policy: &Gpt) -> Result<()> {
-        Ok(())
-    }
-    /// The metrics of a progress line.
-    fn headline(&self) -> &'static [&'static str];
-}
+use crate::parallel::{self, Gate};
 
 /// A finished run: its history, its best moment, and how it ended.
 #[derive(Debug, Clone)]
-pub struct Run {
+pub struct Outcome {
     /// Everything that was logged.
     pub history: History,
     /// The step with the lowest held-out loss, and that loss.
@@ -93,12 +38,89 @@ pub struct Run {
     pub tokens: f64,
 }
 
+/// At what moment a run may be saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// Before the first step of this process.
+    Begin,
+    /// Between two steps.
+    Step,
+    /// After a setting was changed: the change must not be lost.
+    Changed,
+    /// After the last step, or where it was stopped.
+    End,
+}
+
+/// What is wished of a run between two steps.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) stop: bool,
+}
+
+/// Who looks on: asked for wishes between two steps, shown the run where it may be saved.
+pub(crate) trait Observer: Sync {
+    /// What holds back the passes of a paused run.
+    fn gate(&self) -> Option<Arc<dyn Gate>> {
+        None
+    }
+    /// Returns when the run may go on, with what is wished of it.
+    fn wishes(&self) -> Wishes {
+        Wishes::default()
+    }
+    /// Seconds that the run was held back so far.
+    fn idle_seconds(&self) -> f64 {
+        0.0
+    }
+    /// A moment at which the run may be saved and shown.
+    fn keep(&self, model: &Gpt, progress: &Progress, occasion: Occasion) -> Result<()>;
+}
+
+/// Who follows a run that `fit` makes: prints a line at every record, and writes the checkpoint that the config names.
+struct Plain<'a> {
+    config: &'a TrainConfig,
+    name: &'static str,
+    headline: &'static [&'static str],
+}
+
+impl Observer for Plain<'_> {
+    fn keep(&self, model: &Gpt, progress: &Progress, occasion: Occasion) -> Result<()> {
+        let (config, state) = (self.config, &progress.state);
+        if occasion == Occasion::Begin {
+            return Ok(());
+        }
+        let last = state.history.records.last();
+        if config.progress && last.is_some_and(|r| r.step == state.step && r.metrics.contains_key("loss")) {
+            println!("{}", progress_line(self.name, self.headline, state));
+        }
+        match &config.checkpoint {
+            Some(path) if occasion == Occasion::End || state.step.is_multiple_of(config.checkpoint_every) => {
+                progress.save(path, model)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs to the end in this thread.
 pub(super) fn fit(
+    objective: &mut dyn Objective,
+    config: &TrainConfig,
+    model: &Gpt,
+    resume: Option<&Path>,
+) -> Result<Outcome> {
+    let progress = RwLock::new(begin(objective, config, model, resume)?);
+    let plain = Plain { config, name: objective.name(), headline: objective.headline() };
+    follow(objective, config, model, &progress, &plain)
+}
+
+/// Checks that a run can begin, and gives its state: a fresh one, or that of a checkpoint, which goes into `model`.
+pub(super) fn begin(
     objective: &dyn Objective,
     config: &TrainConfig,
-    model: &mut Gpt,
+    model: &Gpt,
     resume: Option<&Path>,
-) -> Result<Run> {
+) -> Result<Progress> {
     config.check()?;
     if model.is_frozen() {
         return Err(Error::new(
@@ -121,47 +143,105 @@ pub(super) fn fit(
             "tokenise with max_length = block_size",
         ));
     }
-    let Saved { mut state, mut optimizer, mut best } = match resume {
-        Some(path) => state::load(path, model, &objective.identity(), config, &data.hash)?,
-        None => fresh(objective, config, model)?,
+    if let Some(path) = resume {
+        return Progress::load(path, model, &objective.identity(), config, &data.hash);
+    }
+    objective.before_first_step(model)?;
+    let state = State {
+        objective: objective.identity(),
+        config: config.clone(),
+        model: model.config.clone(),
+        data: data.hash.clone(),
+        step: 0,
+        tokens: 0.0,
+        seconds: 0.0,
+        best: None,
+        evaluations_without_gain: 0,
+        evaluated_at: None,
+        changes: vec![],
+        history: History::default(),
     };
-    let mut stopped_early = config.patience.is_some_and(|p| state.evaluations_without_gain >= p);
-    let clock = Instant::now();
-    let (seconds_before, first_step) = (state.seconds, state.step);
-    let mut order: Option<(u64, Vec<Vec<usize>>)> = None;
-    let spare = Spare::default();
-    let end = config.stop_at.map_or(config.max_steps, |s| s.min(config.max_steps));
-    while state.step < end && !stopped_early {
-        let per_epoch = data.len().div_ceil(config.batch_size);
-        let (epoch, place) = ((state.step / per_epoch) as u64, state.step % per_epoch);
-        if order.as_ref().is_none_or(|o| o.0 != epoch) {
-            order = Some((epoch, data.epoch(config.batch_size, config.seed, epoch)));
+    Ok(Progress { state, optimizer: AdamW::new(config.adamw.clone(), &model.config), best: BTreeMap::new() })
+}
+
+/// Takes steps until the end, early stopping or a wish. `progress` and the weights change under its lock only, so that
+/// another thread may read both at any time.
+pub(super) fn follow(
+    objective: &mut dyn Objective,
+    config: &TrainConfig,
+    model: &Gpt,
+    progress: &RwLock<Progress>,
+    observer: &dyn Observer,
+) -> Result<Outcome> {
+    let read = || progress.read().unwrap_or_else(PoisonError::into_inner);
+    let write = || progress.write().unwrap_or_else(PoisonError::into_inner);
+    let (clock, seconds_before) = (Instant::now(), read().state.seconds);
+    let seconds = || seconds_before + clock.elapsed().as_secs_f64() - observer.idle_seconds();
+    let peak_rate = Cell::new(config.learning_rate);
+    let apply = |objective: &mut dyn Objective, change: Change| match change {
+        Change::Beta(beta) => objective.set_beta(beta),
+        Change::LearningRate(rate) => {
+            peak_rate.set(rate);
+            Ok(())
         }
-        let batch = &order.as_ref().expect("just made").1[place];
-        let rate = cosine_schedule(
-            state.step,
-            config.warmup_steps,
-            config.max_steps,
-            config.learning_rate,
-            config.min_lr_ratio,
-        );
-        let last = state.step + 1 == config.max_steps;
-        let log = (state.step + 1).is_multiple_of(config.log_every) || state.step == 0 || last;
-        let step = Step { objective, config, model, batch, number: state.step, log };
-        let (gradients, mut metrics) = step.gradients(&spare)?;
+    };
+    let earlier = read().state.changes.clone();
+    earlier.into_iter().try_for_each(|change| apply(objective, change))?;
+    let spare = Spare::default();
+    // The batches of an epoch, and which epoch.
+    let (mut order, mut ordered) = (vec![], None);
+    let end = config.stop_at.map_or(config.max_steps, |s| s.min(config.max_steps));
+    observer.keep(model, &read(), Occasion::Begin)?;
+    let mut begun = false;
+    let mut stopped_early;
+    loop {
+        let (step, evaluated) = (read().state.step, read().state.evaluated_at);
+        if evaluated != Some(step) && (step.is_multiple_of(config.eval_every) || step == config.max_steps) {
+            let metrics = parallel::behind(observer.gate(), || objective.evaluate(model, &config.compute))?;
+            write().evaluated(metrics, model)?;
+        }
+        stopped_early = config.patience.is_some_and(|p| read().state.evaluations_without_gain >= p);
+        let mut wishes = observer.wishes();
+        let ended = step >= end || stopped_early || wishes.stop;
+        if !wishes.changes.is_empty() && !ended {
+            for change in wishes.changes.drain(..) {
+                apply(objective, change)?;
+                write().record(change);
+            }
+            observer.keep(model, &read(), Occasion::Changed)?;
+        }
+        if ended || begun {
+            observer.keep(model, &read(), if ended { Occasion::End } else { Occasion::Step })?;
+        }
+        if ended {
+            break;
+        }
+        begun = true;
+        let per_epoch = objective.data().len().div_ceil(config.batch_size);
+        let (epoch, place) = ((step / per_epoch) as u64, step % per_epoch);
+        if ordered != Some(epoch) {
+            (order, ordered) = (objective.data().epoch(config.batch_size, config.seed, epoch), Some(epoch));
+        }
+        let batch = &order[place];
+        let rate = cosine_schedule(step, config.warmup_steps, config.max_steps, peak_rate.get(), config.min_lr_ratio);
+        let log = (step + 1).is_multiple_of(config.log_every) || step == 0 || step + 1 == config.max_steps;
+        let one = Step { objective, config, model, batch, number: step, log };
+        let (gradients, mut metrics) = parallel::behind(observer.gate(), || one.gradients(&spare))?;
         let norm = gradients.norm()?;
         if !norm.is_finite() {
             return Err(Error::new(
-                format!("the gradient is not finite at step {}", state.step),
+                format!("the gradient is not finite at step {step}"),
                 norm.to_string(),
                 "lower learning_rate or raise warmup_steps, and start from the last checkpoint",
             ));
         }
-        optimizer.step(model, &gradients, clip_scale(norm, config.max_grad_norm), rate)?;
+        let mut progress = write();
+        progress.optimizer.step(model, &gradients, clip_scale(norm, config.max_grad_norm), rate)?;
         spare.gradients.give(gradients);
+        let state = &mut progress.state;
         state.step += 1;
         state.tokens += objective.tokens(batch) as f64;
-        state.seconds = seconds_before + clock.elapsed().as_secs_f64();
+        state.seconds = seconds();
         if log {
             let speed = (state.tokens / state.seconds.max(1e-9)).round();
             metrics.add("grad_norm", norm, 1.0);
@@ -174,49 +254,49 @@ pub(super) fn fit(
             }
             state.history.log(state.step, metrics.means(""));
         }
-        if state.step.is_multiple_of(config.eval_every) || last {
-            evaluate(objective, config, model, &mut state, &mut best)?;
-            stopped_early = config.patience.is_some_and(|p| state.evaluations_without_gain >= p);
-        }
-        if log && config.progress {
-            print_progress(objective, config, &state, clock.elapsed().as_secs_f64() / (state.step - first_step) as f64);
-        }
-        if let Some(path) = &config.checkpoint
-            && (state.step.is_multiple_of(config.checkpoint_every) || state.step == end || stopped_early)
-        {
-            state::save(path, &state, model, &optimizer, &best)?;
-        }
     }
-    state.seconds = seconds_before + clock.elapsed().as_secs_f64();
-    Ok(Run {
-        best: state.best.expect("every run evaluates before its first step"),
-        best_parameters: best,
-        steps: state.step,
-        stopped_early,
-        seconds: state.seconds,
-        tokens: state.tokens,
-        history: state.history,
-    })
+    write().state.seconds = seconds();
+    let outcome = read().outcome(stopped_early);
+    Ok(outcome)
 }
 
-fn fresh(objective: &dyn Objective, config: &TrainConfig, model: &Gpt) -> Result<Saved> {
-    objective.before_first_step(model)?;
-    let optimizer = AdamW::new(config.adamw.clone(), &model.config);
-    let mut state = State {
-        objective: objective.identity(),
-        config: config.clone(),
-        model: model.config.clone(),
-        data: objective.data().hash.clone(),
-        step: 0,
-        tokens: 0.0,
-        seconds: 0.0,
-        best: None,
-        evaluations_without_gain: 0,
-        history: History::default(),
-    };
-    let mut best = BTreeMap::new();
-    evaluate(objective, config, model, &mut state, &mut best)?;
-    Ok(Saved { state, optimizer, best })
+impl Progress {
+    /// What a run that ended here amounts to.
+    pub(crate) fn outcome(&self, stopped_early: bool) -> Outcome {
+        let state = &self.state;
+        Outcome {
+            best: state.best.unwrap_or((state.step, f64::NAN)),
+            best_parameters: self.best.clone(),
+            steps: state.step,
+            stopped_early,
+            seconds: state.seconds,
+            tokens: state.tokens,
+            history: state.history.clone(),
+        }
+    }
+
+    fn evaluated(&mut self, metrics: Vec<(String, f64)>, model: &Gpt) -> Result<()> {
+        let state = &mut self.state;
+        let loss = metrics.iter().find(|m| m.0 == "eval_loss").expect("every objective evaluates its loss").1;
+        if !loss.is_finite() {
+            return Err(Error::new(
+                format!("the held-out loss is not finite at step {}", state.step),
+                loss.to_string(),
+                "lower learning_rate, or check the weights that the run began with",
+            ));
+        }
+        state.history.log(state.step, metrics);
+        state.evaluated_at = Some(state.step);
+        if state.best.is_none_or(|b| loss < b.1) {
+            state.best = Some((state.step, loss));
+            state.evaluations_without_gain = 0;
+            self.best =
+                model.parameters().iter().map(|(n, t)| Ok((n.clone(), t.copy()?.detach()))).collect::<Result<_>>()?;
+        } else {
+            state.evaluations_without_gain += 1;
+        }
+        Ok(())
+    }
 }
 
 /// The most memory that this process has held so far, in MB; known on Linux.
@@ -226,48 +306,18 @@ fn peak_memory_mb() -> Option<f64> {
     Some((line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0).round())
 }
 
-fn evaluate(
-    objective: &dyn Objective,
-    config: &TrainConfig,
-    model: &Gpt,
-    state: &mut State,
-    best: &mut BTreeMap<String, Tensor>,
-) -> Result<()> {
-    let metrics = objective.evaluate(model, &config.compute)?;
-    let loss = metrics.iter().find(|m| m.0 == "eval_loss").expect("every objective evaluates its loss").1;
-    if !loss.is_finite() {
-        return Err(Error::new(
-            format!("the held-out loss is not finite at step {}", state.step),
-            loss.to_string(),
-            "lower learning_rate, or check the weights that the run began with",
-        ));
-    }
-    state.history.log(state.step, metrics);
-    if state.best.is_none_or(|b| loss < b.1) {
-        state.best = Some((state.step, loss));
-        state.evaluations_without_gain = 0;
-        *best = model.parameters().iter().map(|(n, t)| Ok((n.clone(), t.copy()?.detach()))).collect::<Result<_>>()?;
-    } else {
-        state.evaluations_without_gain += 1;
-    }
-    Ok(())
-}
-
-fn print_progress(objective: &dyn Objective, config: &TrainConfig, state: &State, seconds_per_step: f64) {
-    let left = (config.max_steps - state.step) as f64 * seconds_per_step;
-    let shown: Vec<String> = objective
-        .headline()
-        .iter()
-        .filter_map(|name| Some(format!("{name} {:.3}", state.history.records.last()?.metrics.get(*name)?)))
-        .collect();
-    println!(
-        "{}  step {:>4}/{}  {}  {:.0} tokens/s  left {}:{:02}",
-        objective.name(),
+/// A line such as `dpo  step   20/80  loss 0.612  41205 tokens/s  left 0:07`.
+pub(crate) fn progress_line(name: &str, headline: &[&str], state: &State) -> String {
+    let left = (state.config.max_steps - state.step) as f64 * state.seconds / state.step.max(1) as f64;
+    let shown: Vec<String> =
+        headline.iter().filter_map(|name| Some(format!("{name} {:.3}", state.history.last(name)?))).collect();
+    format!(
+        "{name}  step {:>4}/{}  {}  {:.0} tokens/s  left {}:{:02}",
         state.step,
-        config.max_steps,
+        state.config.max_steps,
         shown.join("  "),
         state.tokens / state.seconds.max(1e-9),
         left as u64 / 60,
         left as u64 % 60
-    );
+    )
 }

@@ -1,13 +1,16 @@
 //! Supervised fine-tuning: imitate the preferred replies, and nothing but the replies.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::TrainConfig;
-use super::run::{self, Metrics, Objective, Run, Scored};
+use super::objective::{Metrics, Objective, Scored};
+use super::run::{self, Outcome};
 use crate::batch::{Side, TokenizedPairs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fused::Compute;
 use crate::model::Gpt;
 use crate::score;
@@ -30,7 +33,7 @@ use crate::score;
 /// assert_eq!(run.steps, 2);
 /// # Ok::<(), hhalign::error::Error>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sft {
     /// How to go through the data.
     pub train: TrainConfig,
@@ -41,8 +44,8 @@ impl Sft {
     ///
     /// # Errors
     /// A setting out of range, or pairs that do not fit the model.
-    pub fn fit(&self, model: &mut Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
-        run::fit(&SftObjective { pairs, held_out }, &self.train, model, None)
+    pub fn fit(&self, model: &mut Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Outcome> {
+        run::fit(&mut self.objective(pairs, held_out)?, &self.train, model, None)
     }
 
     /// Goes on from a checkpoint, and ends as the uninterrupted run would have.
@@ -55,13 +58,24 @@ impl Sft {
         model: &mut Gpt,
         pairs: &TokenizedPairs,
         held_out: &TokenizedPairs,
-    ) -> Result<Run> {
-        run::fit(&SftObjective { pairs, held_out }, &self.train, model, Some(checkpoint.as_ref()))
+    ) -> Result<Outcome> {
+        run::fit(&mut self.objective(pairs, held_out)?, &self.train, model, Some(checkpoint.as_ref()))
+    }
+
+    pub(super) fn objective<'a>(
+        &self,
+        pairs: &'a TokenizedPairs,
+        held_out: &'a TokenizedPairs,
+    ) -> Result<SftObjective<'a>> {
+        Ok(SftObjective { pairs: self.train.with_pitfall(pairs)?, held_out })
     }
 }
 
-struct SftObjective<'a> {
-    pairs: &'a TokenizedPairs,
+/// The metrics of a progress line.
+pub(crate) const HEADLINE: &[&str] = &["loss", "eval_loss"];
+
+pub(super) struct SftObjective<'a> {
+    pairs: Cow<'a, TokenizedPairs>,
     held_out: &'a TokenizedPairs,
 }
 
@@ -71,11 +85,11 @@ impl Objective for SftObjective<'_> {
     }
 
     fn identity(&self) -> String {
-        format!("sft, held-out {}", self.held_out.hash)
+        identity(&self.held_out.hash)
     }
 
     fn data(&self) -> &TokenizedPairs {
-        self.pairs
+        &self.pairs
     }
 
     fn held_out(&self) -> &TokenizedPairs {
@@ -111,9 +125,18 @@ impl Objective for SftObjective<'_> {
         Ok(vec![("eval_loss".into(), mean_nll(policy, self.held_out, compute)?)])
     }
 
-    fn headline(&self) -> &'static [&'static str] {
-        &["loss", "eval_loss"]
+    fn set_beta(&mut self, beta: f64) -> Result<()> {
+        Err(Error::new("supervised fine-tuning has no beta", beta.to_string(), "set it on a DPO run"))
     }
+
+    fn headline(&self) -> &'static [&'static str] {
+        HEADLINE
+    }
+}
+
+/// What decides an SFT run's numbers besides its [`TrainConfig`].
+pub(super) fn identity(held_out_hash: &str) -> String {
+    format!("sft, held-out {held_out_hash}")
 }
 
 /// Mean -log π of the chosen replies' tokens, in nats, over all pairs.

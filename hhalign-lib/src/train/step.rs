@@ -3,7 +3,8 @@
 use candle_core::{Device, Var};
 
 use super::TrainConfig;
-use super::run::{Metrics, Objective, Scored};
+use super::objective::{Metrics, Objective, Scored};
+use super::pitfall::Pitfall;
 use crate::error::Result;
 use crate::fused::{Guesses, Purpose, Weights, Workspace, with_weights};
 use crate::gradients::Gradients;
@@ -51,7 +52,7 @@ impl Step<'_> {
             }
         };
         // Dropout is drawn by the composed model only.
-        if self.config.compute.composed || self.model.config.dropout > 0.0 {
+        if self.config.compute.composed || self.dropout() > 0.0 {
             parallel::for_each_in_order(&passes, |(i, pass)| self.composed_pass(*i, pass), add)?;
         } else {
             with_weights(self.model, self.config.compute.precision, Purpose::Train, |weights| {
@@ -89,11 +90,18 @@ impl Step<'_> {
         })
     }
 
+    fn dropout(&self) -> f64 {
+        match self.config.pitfall {
+            Some(Pitfall::DropoutLeftOn) => self.model.config.dropout.max(0.1),
+            _ => self.model.config.dropout,
+        }
+    }
+
     fn composed_pass(&self, i: usize, pass: &[usize]) -> Result<(Gradients, Metrics)> {
         let config = &self.model.config;
         let rng = stream(self.config.seed, "dropout", &[self.number as u64, i as u64]);
         let batch = self.objective.data().batch_of(pass, self.objective.sides())?;
-        let logits = score::reply_logits(self.model, &batch, &mut Dropout::new(config.dropout, rng))?;
+        let logits = score::reply_logits(self.model, &batch, &mut Dropout::new(self.dropout(), rng))?;
         let token_logps = score::logps_of_targets(&logits, &batch)?;
         let guesses = if self.log { Some(score::guesses(&logits, &batch.targets)?) } else { None };
         let mut metrics = Metrics::default();

@@ -1,0 +1,296 @@
+//! The handle of a run: what a cell holds.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::shared::Shared;
+use super::{Phase, describe, name_of, store::Store, take_up};
+use crate::error::{Error, Result};
+use crate::loss::PreferenceLoss;
+use crate::model::Gpt;
+use crate::table::Table;
+use crate::train::{Change, History, Outcome, Recipe, TrainConfig, progress_line};
+
+/// A run that goes on in its own thread. Dropping the handle does not end the run: [`Pausable::stop`] does.
+///
+/// # Example
+/// ```
+/// use hhalign::{batch::TokenizedPairs, data::Dataset, live, live::Pausable, model::{Gpt, GptConfig}, tokenize::Tokenizer, train::Sft};
+/// live::set_runs_folder(std::env::temp_dir().join(format!("hhalign-doc-{}", std::process::id())));
+/// let data = Dataset::embedded(1, 40)?;
+/// let tokenizer = Tokenizer::train(&data.pairs, 300)?;
+/// let pairs = TokenizedPairs::new(&data.pairs, &tokenizer, 128)?;
+/// let config = GptConfig { vocab_size: 300, block_size: 128, n_layer: 1, n_head: 2, n_embd: 16, dropout: 0.0, layer_norm_epsilon: 1e-5 };
+/// let model = Gpt::new(config, 1)?;
+/// let mut sft = Sft::default();
+/// (sft.train.max_steps, sft.train.warmup_steps, sft.train.batch_size) = (4, 1, 4);
+/// let run = sft.start(&model, &pairs, &pairs)?;
+/// run.pause();
+/// run.resume();
+/// assert_eq!(run.finish()?.steps, 4);
+/// # std::fs::remove_dir_all(live::runs_folder()).unwrap();
+/// # Ok::<(), hhalign::error::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Run {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What can be held and let go: a run, or a sweep of runs.
+pub trait Pausable {
+    /// Holds the work: the passes under way end, no other begins. Everything may be read meanwhile.
+    fn pause(&self);
+    /// Lets it go on.
+    fn resume(&self);
+    /// Ends it after the step under way, with a checkpoint; starting it again goes on from there.
+    fn stop(&self);
+}
+
+impl Pausable for Run {
+    fn pause(&self) {
+        self.shared.pause();
+    }
+
+    fn resume(&self) {
+        self.shared.resume();
+    }
+
+    fn stop(&self) {
+        self.shared.stop();
+    }
+}
+
+/// What a fork may do differently from the run that it leaves; β and loss are those of a DPO run.
+#[derive(Debug, Clone)]
+pub struct Branch {
+    /// How it goes through its data.
+    pub train: TrainConfig,
+    /// β.
+    pub beta: f64,
+    /// Which preference loss.
+    pub loss: PreferenceLoss,
+}
+
+impl Run {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Takes up a run by its name in [`super::runs_folder`], or by the path of its folder: one that was interrupted goes
+    /// on from its last checkpoint and ends with the very bits of the uninterrupted run.
+    ///
+    /// # Errors
+    /// No such run, or another process is training it.
+    pub fn resume(run: impl AsRef<Path>) -> Result<Self> {
+        let path = run.as_ref();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            Some(runs) => super::resume(runs, &name),
+            None => super::resume(&super::runs_folder(), &name),
+        }
+    }
+
+    /// All runs in [`super::runs_folder`], and how each of them stands.
+    ///
+    /// # Errors
+    /// A run's description cannot be read.
+    pub fn list() -> Result<Table> {
+        super::list(&super::runs_folder())
+    }
+
+    /// Removes a run from disk, so that its next start begins from its first step.
+    ///
+    /// # Errors
+    /// No such run, or one that is going on.
+    pub fn delete(name: &str) -> Result<()> {
+        super::delete(&super::runs_folder(), name)
+    }
+
+    /// Its name, which follows from all that decides its numbers.
+    pub fn name(&self) -> String {
+        self.shared.name.clone()
+    }
+
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        self.shared.control().phase
+    }
+
+    /// How it came to be: begun anew, gone on from a step, or finished before.
+    pub fn note(&self) -> String {
+        self.shared.control().note.clone()
+    }
+
+    /// What ended it, where that was an error or a panic.
+    pub fn error(&self) -> Option<Error> {
+        self.shared.control().error.clone()
+    }
+
+    /// Steps taken.
+    pub fn step(&self) -> usize {
+        self.shared.progress().map_or(0, |p| p.state.step)
+    }
+
+    /// What it has logged so far.
+    pub fn history(&self) -> History {
+        self.shared.progress().map(|p| p.state.history.clone()).unwrap_or_default()
+    }
+
+    /// A frozen copy of its present weights.
+    ///
+    /// # Errors
+    /// A failure of the tensor library.
+    pub fn model(&self) -> Result<Gpt> {
+        let _between_steps = self.shared.progress();
+        self.shared.model.freeze()
+    }
+
+    /// A copy of the weights with the lowest held-out loss so far.
+    ///
+    /// # Errors
+    /// Nothing was evaluated yet.
+    pub fn best_model(&self) -> Result<Gpt> {
+        let progress = self.shared.progress();
+        let best = progress.as_ref().map(|p| &p.best).filter(|best| !best.is_empty()).ok_or_else(|| {
+            Error::new("no held-out loss was measured yet", self.phase().to_string(), "wait a little: run.wait(5.0)")
+        })?;
+        Gpt::from_parameters(self.shared.model.config.clone(), best.clone(), false)
+    }
+
+    /// Waits for the end and gives the outcome.
+    ///
+    /// # Errors
+    /// The error that ended it.
+    pub fn finish(&self) -> Result<Outcome> {
+        while self.phase().is_active() {
+            self.shared.wait_for_change(Duration::from_millis(500));
+        }
+        if let Some(error) = self.error() {
+            return Err(error.at(&self.shared.name));
+        }
+        let progress = self.shared.progress().expect("a run that ended without an error has begun");
+        let early = progress.state.step < self.shared.recipe().train().max_steps && self.phase() == Phase::Finished;
+        Ok(progress.outcome(early))
+    }
+
+    /// Waits so many seconds, or until the end, and prints a whole line of progress every other second.
+    pub fn wait(&self, seconds: f64) {
+        let begin = Instant::now();
+        let left = || (seconds - begin.elapsed().as_secs_f64()).max(0.0);
+        let mut said = String::new();
+        let mut next = 0.0;
+        while self.phase().is_active() && left() > 0.0 {
+            self.shared.wait_for_change(Duration::from_secs_f64(left().min(0.25)));
+            if begin.elapsed().as_secs_f64() >= next {
+                let line = self.progress_line();
+                if line != said {
+                    println!("{line}");
+                }
+                (said, next) = (line, begin.elapsed().as_secs_f64() + 2.0);
+            }
+        }
+        let line = self.progress_line();
+        if line != said {
+            println!("{line}");
+        }
+    }
+
+    /// One line: step, metrics, rate, time left, and the loss as a sparkline.
+    pub fn progress_line(&self) -> String {
+        let phase = self.phase();
+        let Some(progress) = self.shared.progress() else {
+            return format!("{}  {phase}", self.shared.name);
+        };
+        let recipe = self.shared.recipe();
+        let losses: Vec<f64> = progress.state.history.series("loss").iter().map(|p| p.1).collect();
+        let line = progress_line(recipe.kind(), recipe.headline(), &progress.state);
+        let line = if phase == Phase::Training { line } else { line.split("  left ").next().unwrap_or("").into() };
+        let phase = if phase == Phase::Training { String::new() } else { format!("  {phase}") };
+        format!("{line}{phase}  {}", super::views::sparkline(&losses, 24))
+    }
+
+    /// Another peak of the learning rate from the next step on; the schedule keeps its shape. It is written into the
+    /// history, and figures mark it.
+    ///
+    /// # Errors
+    /// A rate that is not positive, or a run that has ended.
+    pub fn set_lr(&self, learning_rate: f64) -> Result<()> {
+        TrainConfig { learning_rate, ..self.shared.recipe().train().clone() }.check()?;
+        self.shared.wish(Change::LearningRate(learning_rate))
+    }
+
+    /// Another β from the next step on, marked likewise.
+    ///
+    /// # Errors
+    /// A β out of range, a run without one, or a run that has ended.
+    pub fn set_beta(&self, beta: f64) -> Result<()> {
+        match self.shared.recipe() {
+            Recipe::Sft(_) => {
+                Err(Error::new("supervised fine-tuning has no beta", beta.to_string(), "set it on a DPO run"))
+            }
+            Recipe::Dpo(dpo) => {
+                dpo.loss.check(beta)?;
+                self.shared.wish(Change::Beta(beta))
+            }
+        }
+    }
+
+    /// A second run that begins with this one's weights, optimiser and place in the data, and goes its own way from
+    /// there; this one goes on as before. [`super::overlay`] draws both.
+    ///
+    /// # Errors
+    /// A setting out of range, or a run that has not begun yet.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use hhalign::live::Run;
+    /// # fn example(run: Run) -> hhalign::error::Result<()> {
+    /// let bolder = run.fork(|branch| branch.beta = 0.02)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn fork(&self, change: impl FnOnce(&mut Branch)) -> Result<Self> {
+        let shared = &self.shared;
+        let (model, progress) = {
+            let between_steps = shared.progress().ok_or_else(|| {
+                Error::new("the run has not begun yet", self.phase().to_string(), "wait a little: run.wait(5.0)")
+            })?;
+            (shared.model.fork()?, (*between_steps).clone())
+        };
+        let mut recipe = shared.recipe().clone();
+        for change in &progress.state.changes {
+            match (change, &mut recipe) {
+                (Change::Beta(beta), Recipe::Dpo(dpo)) => dpo.beta = *beta,
+                (Change::LearningRate(rate), recipe) => recipe.train_mut().learning_rate = *rate,
+                (Change::Beta(_), Recipe::Sft(_)) => {}
+            }
+        }
+        let (beta, loss) = match &recipe {
+            Recipe::Sft(_) => (0.0, PreferenceLoss::default()),
+            Recipe::Dpo(dpo) => (dpo.beta, dpo.loss),
+        };
+        let mut branch = Branch { train: recipe.train().clone(), beta, loss };
+        change(&mut branch);
+        match &mut recipe {
+            Recipe::Sft(_) if (branch.beta, branch.loss) != (beta, loss) => {
+                let fix = "change branch.train";
+                return Err(Error::new("supervised fine-tuning has neither beta nor loss to change", "a fork", fix));
+            }
+            Recipe::Sft(sft) => sft.train = branch.train,
+            Recipe::Dpo(dpo) => (dpo.train, dpo.beta, dpo.loss) = (branch.train, branch.beta, branch.loss),
+        }
+        recipe.check()?;
+        let step = progress.state.step;
+        let progress = recipe.branch_from(progress, &shared.sources, &format!("fork of {}", shared.name))?;
+        let parent = (shared.name.clone(), step);
+        let identity = format!("{}, fork of {} at {step}", recipe.identity(&shared.sources)?, parent.0);
+        let manifest = describe(recipe, &shared.sources, &model, identity, Some(parent));
+        let (runs, name) = (super::runs_folder(), name_of(&manifest));
+        let store = Store::new(&runs, &name);
+        if store.checkpoints().is_empty() {
+            store.describe(&manifest, &shared.sources)?;
+            store.save(&model, &progress)?;
+        }
+        take_up(&runs, name, manifest, shared.sources.clone(), || Ok(model))
+    }
+}

@@ -1,0 +1,283 @@
+//! Runs that go on in a thread of their own: to watch, pause, change, fork and take up again.
+//!
+//! A kernel that is interrupted is killed, with every variable in it. So a run saves itself as it goes, under a name that
+//! follows from its settings, data and first weights; a second start with the same is the same run.
+
+mod handle;
+mod page;
+mod shared;
+mod store;
+mod sweep;
+mod views;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::handle::{Branch, Pausable, Run};
+use self::shared::Shared;
+use self::store::{Manifest, Store};
+pub use self::sweep::Sweep;
+pub use self::views::overlay;
+use crate::batch::TokenizedPairs;
+use crate::checkpoint;
+use crate::error::{Error, Result};
+use crate::model::Gpt;
+use crate::rng::sha256_hex;
+use crate::table::{Column, Table};
+use crate::train::{Dpo, Progress, Recipe, Sft, Sources};
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Scores the reference, or reads a checkpoint.
+    Preparing,
+    /// Takes steps.
+    Training,
+    /// Waits for [`Pausable::resume`].
+    Paused,
+    /// Has taken all its steps, or was ended by its patience.
+    Finished,
+    /// Was stopped before its last step; a new start goes on from there.
+    Stopped,
+    /// Ended with an error, which [`Run::error`] gives.
+    Failed,
+}
+
+impl Phase {
+    /// Whether the run's thread is still there.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Preparing | Self::Training | Self::Paused)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preparing => "preparing",
+            Self::Training => "training",
+            Self::Paused => "paused",
+            Self::Finished => "finished",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+impl Sft {
+    /// Begins the training in a thread of its own and returns at once; [`Run::model`] gives the weights.
+    ///
+    /// The run trains a copy of `model`. Where a run with the same settings, data and first weights is there already, in
+    /// this process or on disk, it is taken up instead: a finished one as it is, an interrupted one from its last checkpoint.
+    ///
+    /// # Errors
+    /// A setting out of range, or another process that is training this very run. What goes wrong later is in
+    /// [`Run::error`].
+    pub fn start(&self, model: &Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Run> {
+        let sources = Sources { pairs: Arc::new(pairs.clone()), held_out: Arc::new(held_out.clone()), reference: None };
+        start(Recipe::Sft(self.clone()), sources, model)
+    }
+}
+
+impl Dpo {
+    /// Begins the training in a thread of its own and returns at once; as [`Sft::start`].
+    ///
+    /// # Errors
+    /// As [`Sft::start`].
+    pub fn start(
+        &self,
+        policy: &Gpt,
+        reference: &Gpt,
+        pairs: &TokenizedPairs,
+        held_out: &TokenizedPairs,
+    ) -> Result<Run> {
+        start(Recipe::Dpo(self.clone()), dpo_sources(reference, pairs, held_out)?, policy)
+    }
+}
+
+fn dpo_sources(reference: &Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Sources> {
+    let reference = reference.freeze()?;
+    let hash = reference.hash()?;
+    let (pairs, held_out) = (Arc::new(pairs.clone()), Arc::new(held_out.clone()));
+    Ok(Sources { pairs, held_out, reference: Some((Arc::new(reference), hash)) })
+}
+
+/// The folder that runs are kept in: what [`set_runs_folder`] said, else `$HHALIGN_RESULTS/runs`, else `../results/runs`.
+pub fn runs_folder() -> PathBuf {
+    let set = RUNS_FOLDER.read().unwrap_or_else(PoisonError::into_inner).clone();
+    set.unwrap_or_else(|| {
+        let results = std::env::var_os("HHALIGN_RESULTS").filter(|r| !r.is_empty());
+        PathBuf::from(results.unwrap_or_else(|| "../results".into())).join("runs")
+    })
+}
+
+/// Keeps runs in another folder from here on.
+pub fn set_runs_folder(folder: impl Into<PathBuf>) {
+    *RUNS_FOLDER.write().unwrap_or_else(PoisonError::into_inner) = Some(folder.into());
+}
+
+static RUNS_FOLDER: RwLock<Option<PathBuf>> = RwLock::new(None);
+
+/// The runs of this process by their folders.
+static HERE: Mutex<BTreeMap<PathBuf, Arc<Shared>>> = Mutex::new(BTreeMap::new());
+
+fn start(recipe: Recipe, sources: Sources, model: &Gpt) -> Result<Run> {
+    recipe.check()?;
+    let identity = format!("{}, first weights {}", recipe.identity(&sources)?, model.hash()?);
+    let manifest = describe(recipe, &sources, model, identity, None);
+    let name = name_of(&manifest);
+    take_up(&runs_folder(), name, manifest, sources, || model.fork())
+}
+
+fn describe(
+    recipe: Recipe,
+    sources: &Sources,
+    model: &Gpt,
+    identity: String,
+    parent: Option<(String, usize)>,
+) -> Manifest {
+    Manifest {
+        recipe,
+        model: model.config.clone(),
+        identity,
+        pairs: sources.pairs.hash.clone(),
+        held_out: sources.held_out.hash.clone(),
+        reference: sources.reference.as_ref().map(|r| r.1.clone()),
+        parent,
+    }
+}
+
+/// `dpo-beta0.1-3fa2c1d0`: the kind, what a reader looks for first, and a hash of all that decides the run.
+fn name_of(manifest: &Manifest) -> String {
+    let hash = sha256_hex([manifest.identity.as_bytes()], 8);
+    match &manifest.recipe {
+        Recipe::Sft(_) => format!("sft-{hash}"),
+        Recipe::Dpo(dpo) => format!("dpo-beta{}-{hash}", dpo.beta),
+    }
+}
+
+/// The run of this name: the one of this process, the one on disk, or a new one.
+fn take_up(
+    runs: &Path,
+    name: String,
+    mut manifest: Manifest,
+    sources: Sources,
+    model: impl FnOnce() -> Result<Gpt>,
+) -> Result<Run> {
+    let store = Store::new(runs, &name);
+    std::fs::create_dir_all(store.folder()).map_err(|e| Error::io(store.folder(), &e))?;
+    let folder = store.folder().canonicalize().map_err(|e| Error::io(store.folder(), &e))?;
+    let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = here.get(&folder) {
+        let mut control = shared.control();
+        if control.phase.is_active() || control.phase == Phase::Finished {
+            control.note = if control.phase.is_active() { "was running already" } else { "had finished before" }.into();
+            drop(control);
+            return Ok(Run::new(Arc::clone(shared)));
+        }
+    }
+    let lock = store.lock()?;
+    if let Recipe::Dpo(dpo) = &mut manifest.recipe {
+        dpo.cache.get_or_insert_with(|| runs.join("shared"));
+    }
+    let known = store.manifest().ok().is_some_and(|there| there.identity == manifest.identity);
+    let (checkpoint, damaged) = if known { newest(&store) } else { (None, 0) };
+    let finished = store.standing().is_some_and(|s| s.phase == Phase::Finished);
+    let shared = Arc::new(Shared::new(name, manifest, sources, model()?, store));
+    match (&checkpoint, finished) {
+        (Some((step, path)), true) => {
+            let progress = Progress::read(path, &shared.model)?;
+            let _ = shared.progress.set(RwLock::new(progress));
+            shared.is_ended(Phase::Finished, format!("had finished before, at step {step}"));
+        }
+        (found, _) => {
+            if let Some((step, _)) = found {
+                let damaged = if damaged > 0 { " (the checkpoint after it is damaged)" } else { "" };
+                shared.control().note = format!("goes on from step {step}{damaged}");
+            }
+            shared.begin(checkpoint.map(|c| c.1), lock)?;
+        }
+    }
+    here.insert(folder, Arc::clone(&shared));
+    Ok(Run::new(shared))
+}
+
+/// The last checkpoint that is whole, by its step, and how many after it are not.
+fn newest(store: &Store) -> (Option<(usize, PathBuf)>, usize) {
+    let checkpoints = store.checkpoints();
+    let damaged = checkpoints.iter().rev().take_while(|(_, path)| !checkpoint::is_whole(path)).count();
+    (checkpoints.into_iter().rev().nth(damaged), damaged)
+}
+
+/// Takes up the run in a folder of runs by its name alone.
+fn resume(runs: &Path, name: &str) -> Result<Run> {
+    let store = Store::new(runs, name);
+    if !store.folder().join("run.json").exists() {
+        let there = store::names(runs);
+        let got = if there.is_empty() { "no run at all".into() } else { there.join(", ") };
+        let fix = "give one of these names; Run::list() shows them";
+        return Err(Error::new(format!("there is no run {name} in {}", runs.display()), got, fix));
+    }
+    let manifest = store.manifest()?;
+    let sources = store.sources(&manifest)?;
+    let config = manifest.model.clone();
+    // Its weights are those of the checkpoint; where there is none, it had not begun, and its first weights are lost.
+    if newest(&store).0.is_none() {
+        let fix = "start it again from the notebook's cell";
+        return Err(Error::new("this run was ended before its first checkpoint", name, fix));
+    }
+    take_up(runs, name.into(), manifest, sources, || Gpt::new(config, 0))
+}
+
+fn list(runs: &Path) -> Result<Table> {
+    let names = store::names(runs);
+    let here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut state, mut step, mut of, mut size) = (vec![], vec![], vec![], vec![]);
+    for name in &names {
+        let store = Store::new(runs, name);
+        let manifest = store.manifest()?;
+        let shared = store.folder().canonicalize().ok().and_then(|folder| here.get(&folder));
+        let standing = store.standing();
+        let last = store.checkpoints().into_keys().next_back().unwrap_or(0);
+        let (phase, at) = match (shared, standing) {
+            (Some(shared), _) => {
+                // One lock after the other: the run's thread takes the second inside the first.
+                let phase = shared.control().phase.to_string();
+                (phase, shared.progress().map_or(0, |p| p.state.step))
+            }
+            (None, Some(standing)) if standing.phase == Phase::Finished => ("finished".into(), standing.step),
+            (None, _) if store.lock().is_err() => ("running in another process".into(), last),
+            (None, Some(standing)) if standing.step >= last => (standing.phase.to_string(), standing.step),
+            (None, _) => ("interrupted".into(), last),
+        };
+        state.push(phase);
+        step.push(at as i64);
+        of.push(manifest.recipe.train().max_steps as i64);
+        size.push(store.size() as f64 / 1e6);
+    }
+    let columns = vec![
+        Column::text("run", names),
+        Column::text("state", state),
+        Column::int("step", step),
+        Column::int("of", of),
+        Column::float("MB", 1, size),
+    ];
+    let note = "Run::resume(\"NAME\") takes one up; Run::delete(\"NAME\") removes it.";
+    Ok(Table::new("Runs on disk", columns)?.with_note(note))
+}
+
+fn delete(runs: &Path, name: &str) -> Result<()> {
+    let store = Store::new(runs, name);
+    let folder = store.folder().canonicalize().map_err(|e| Error::io(store.folder(), &e))?;
+    let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
+    if here.get(&folder).is_some_and(|shared| shared.control().phase.is_active()) {
+        return Err(Error::new("this run is going on", name, "stop it first: run.stop()"));
+    }
+    let _lock = store.lock()?;
+    here.remove(&folder);
+    std::fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, &e))
+}

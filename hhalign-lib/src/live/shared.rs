@@ -1,0 +1,242 @@
+//! What a run's handle and its thread share: weights and progress to read, and wishes to be granted.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use super::Phase;
+use super::store::{Manifest, Standing, Store};
+use crate::error::{Error, Result};
+use crate::model::Gpt;
+use crate::parallel::{self, Gate};
+use crate::train::{Change, Observer, Occasion, Progress, Recipe, Sources, Wishes};
+
+/// Longest time between two saves of a run, unless a save itself takes long.
+const SAVE_EVERY: Duration = Duration::from_secs(15);
+
+/// Saving may take a twentieth of a run's time.
+const SAVE_SHARE: u32 = 20;
+
+pub(super) struct Shared {
+    pub(super) name: String,
+    pub(super) sources: Sources,
+    /// The weights that are trained; they change under the lock of `progress` only.
+    pub(super) model: Gpt,
+    pub(super) progress: OnceLock<RwLock<Progress>>,
+    pub(super) store: Store,
+    pub(super) manifest: Manifest,
+    control: Mutex<Control>,
+    changed: Condvar,
+}
+
+/// What is wished of the run and what is known of it.
+pub(super) struct Control {
+    pub(super) phase: Phase,
+    /// Where the run came from: `goes on from step 40`.
+    pub(super) note: String,
+    pub(super) error: Option<Error>,
+    pause: bool,
+    stop: bool,
+    changes: Vec<Change>,
+    paused_at: Option<Instant>,
+    idle: Duration,
+    saved_at: Instant,
+    save_took: Duration,
+}
+
+impl Shared {
+    pub(super) fn new(name: String, manifest: Manifest, sources: Sources, model: Gpt, store: Store) -> Self {
+        let control = Control {
+            phase: Phase::Preparing,
+            note: String::new(),
+            error: None,
+            pause: false,
+            stop: false,
+            changes: vec![],
+            paused_at: None,
+            idle: Duration::ZERO,
+            saved_at: Instant::now(),
+            save_took: Duration::ZERO,
+        };
+        let (control, changed) = (Mutex::new(control), Condvar::new());
+        Self { name, sources, model, progress: OnceLock::new(), store, manifest, control, changed }
+    }
+
+    pub(super) fn recipe(&self) -> &Recipe {
+        &self.manifest.recipe
+    }
+
+    pub(super) fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The run between two steps; `None` while it is still being prepared.
+    pub(super) fn progress(&self) -> Option<RwLockReadGuard<'_, Progress>> {
+        self.progress.get().map(|p| p.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until something has changed, or for so long.
+    pub(super) fn wait_for_change(&self, at_most: Duration) {
+        let control = self.control();
+        drop(self.changed.wait_timeout(control, at_most).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn pause(&self) {
+        let mut control = self.control();
+        if control.phase.is_active() && !control.pause {
+            (control.pause, control.paused_at) = (true, Some(Instant::now()));
+            control.phase = Phase::Paused;
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn resume(&self) {
+        let mut control = self.control();
+        if control.pause {
+            control.pause = false;
+            let paused = control.paused_at.take().map_or(Duration::ZERO, |t| t.elapsed());
+            control.idle += paused;
+            control.phase = if self.progress.get().is_some() { Phase::Training } else { Phase::Preparing };
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn stop(&self) {
+        self.resume();
+        self.control().stop = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wish(&self, change: Change) -> Result<()> {
+        let mut control = self.control();
+        if !control.phase.is_active() {
+            let got = format!("the run is {}", control.phase);
+            return Err(Error::new("only a run that goes on can be changed", got, "fork it, or start another"));
+        }
+        control.changes.push(change);
+        Ok(())
+    }
+
+    /// Begins the work in a thread of its own; `resume` is the checkpoint to go on from.
+    pub(super) fn begin(self: &Arc<Self>, resume: Option<PathBuf>, lock: std::fs::File) -> Result<()> {
+        be_silent_about_panics();
+        let shared = Arc::clone(self);
+        let work = move || {
+            // Held until the thread ends.
+            let _lock = lock;
+            parallel::keep_quiet();
+            // Cells compile beside this thread: where cores are few they go first. Threads begun here inherit it.
+            let _ = rustix::process::setpriority_process(None, 10);
+            let watch = Watch(&shared);
+            let follow = || {
+                let Shared { sources, model, progress, .. } = &*shared;
+                shared.store.describe(&shared.manifest, sources)?;
+                shared.recipe().follow(sources, model, resume.as_deref(), progress, &watch)
+            };
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(follow))
+                .unwrap_or_else(|panic| Err(parallel::panicked(&*panic)));
+            let (phase, error) = match result {
+                Ok(outcome) if outcome.steps < shared.recipe().train().max_steps && !outcome.stopped_early => {
+                    (Phase::Stopped, None)
+                }
+                Ok(_) => (Phase::Finished, None),
+                Err(error) => (Phase::Failed, Some(error)),
+            };
+            shared.end(phase, error);
+        };
+        std::thread::Builder::new()
+            .name(format!("hhalign {}", self.name))
+            .spawn(work)
+            .map(drop)
+            .map_err(|e| Error::new("no thread could be started for the run", e.to_string(), "end some other work"))
+    }
+
+    fn end(&self, phase: Phase, error: Option<Error>) {
+        let step = self.progress().map_or(0, |p| p.state.step);
+        let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
+        let written = self.store.set_standing(&Standing { phase, step, error: text });
+        let mut control = self.control();
+        (control.phase, control.error) = (phase, error);
+        if let (Phase::Finished | Phase::Stopped, Err(error)) = (phase, written) {
+            (control.phase, control.error) = (Phase::Failed, Some(error));
+        }
+        drop(control);
+        self.changed.notify_all();
+    }
+
+    /// A run that had ended before: there is nothing to do, and all to see.
+    pub(super) fn is_ended(&self, phase: Phase, note: String) {
+        let mut control = self.control();
+        (control.phase, control.note) = (phase, note);
+    }
+}
+
+impl Gate for Shared {
+    fn pass(&self) {
+        let mut control = self.control();
+        while control.pause {
+            control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The run's thread looking after its shared state.
+struct Watch<'a>(&'a Arc<Shared>);
+
+impl Observer for Watch<'_> {
+    fn gate(&self) -> Option<Arc<dyn Gate>> {
+        Some(self.0.clone())
+    }
+
+    fn wishes(&self) -> Wishes {
+        self.0.pass();
+        let mut control = self.0.control();
+        Wishes { changes: std::mem::take(&mut control.changes), stop: control.stop }
+    }
+
+    fn idle_seconds(&self) -> f64 {
+        let control = self.0.control();
+        (control.idle + control.paused_at.map_or(Duration::ZERO, |t| t.elapsed())).as_secs_f64()
+    }
+
+    fn keep(&self, model: &Gpt, progress: &Progress, occasion: Occasion) -> Result<()> {
+        let (shared, step) = (self.0, progress.state.step);
+        let due = match occasion {
+            Occasion::Begin => {
+                let mut control = shared.control();
+                if control.phase == Phase::Preparing {
+                    control.phase = Phase::Training;
+                }
+                drop(control);
+                !shared.store.checkpoints().contains_key(&step)
+            }
+            Occasion::Changed | Occasion::End => true,
+            Occasion::Step => {
+                let control = shared.control();
+                step.is_multiple_of(shared.recipe().train().checkpoint_every)
+                    || control.saved_at.elapsed() > SAVE_EVERY.max(control.save_took * SAVE_SHARE)
+            }
+        };
+        if due {
+            let begin = Instant::now();
+            shared.store.save(model, progress)?;
+            let mut control = shared.control();
+            (control.saved_at, control.save_took) = (Instant::now(), begin.elapsed());
+        }
+        shared.changed.notify_all();
+        Ok(())
+    }
+}
+
+/// A panic in a run's thread is an error to be read; its message must not appear below whatever cell is running.
+fn be_silent_about_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !parallel::is_quiet() {
+                before(panic);
+            }
+        }));
+    });
+}

@@ -1,0 +1,153 @@
+//! What a run looks like: status, curves, samples, and several runs in one figure.
+
+use super::{Phase, Run};
+use crate::error::{Error, Result};
+use crate::plot::{Corner, Figure, Panel, figures};
+use crate::sample::Sampler;
+use crate::table::{Column, Table};
+use crate::tokenize::Tokenizer;
+use crate::train::{History, Recipe};
+use crate::view::View;
+
+impl Run {
+    /// Where it stands, as a table of one row.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn status(&self) -> Result<Table> {
+        let (phase, history, step) = (self.phase(), self.history(), self.step());
+        let of = self.shared.recipe().train().max_steps;
+        let mut columns = vec![
+            Column::text("run", vec![self.name()]),
+            Column::text("state", vec![phase.to_string()]),
+            Column::text("step", vec![format!("{step} of {of}")]),
+        ];
+        for name in self.shared.recipe().headline() {
+            columns.push(Column::float(*name, 3, vec![history.last(name).unwrap_or(f64::NAN)]));
+        }
+        columns.push(Column::text("time left", vec![self.seconds_left().map_or("–".into(), clock)]));
+        let note = self.error().map_or_else(|| self.note(), |error| error.to_string());
+        let table = Table::new("Run", columns)?;
+        Ok(if note.is_empty() { table } else { table.with_note(note) })
+    }
+
+    /// Every logged metric, step by step.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn table(&self) -> Result<Table> {
+        self.history().table()
+    }
+
+    /// Its curves so far, with a mark wherever a setting was changed.
+    pub fn plot(&self) -> Figure {
+        let history = self.history();
+        match self.shared.recipe() {
+            Recipe::Sft(_) => figures::sft_curves(&history),
+            Recipe::Dpo(_) => figures::dpo_curves(&history),
+        }
+    }
+
+    /// Status and curves in one: what a cell shows that ends with the run.
+    ///
+    /// # Errors
+    /// A failure of the table library or of the drawing.
+    pub fn card(&self) -> Result<View> {
+        let status = self.status()?;
+        let curves = if self.history().records.is_empty() { String::new() } else { self.plot().html()? };
+        Ok(View::new(status.html() + &curves, status.to_string()))
+    }
+
+    /// What the run's present weights reply to the first `n` held-out prompts, beside what the reference replied (DPO)
+    /// or what was preferred (SFT).
+    ///
+    /// # Errors
+    /// A failure of the tokenizer or of the model.
+    pub fn samples(&self, tokenizer: &Tokenizer, n: usize) -> Result<View> {
+        let (sources, step) = (&self.shared.sources, self.step());
+        if n == 0 || sources.held_out.is_empty() {
+            return Err(Error::new("no prompt to reply to", format!("n = {n}"), "ask for at least one"));
+        }
+        let pairs = &sources.held_out.pairs[..n.min(sources.held_out.len())];
+        let prompts: Vec<Vec<u32>> = pairs.iter().map(|p| p.prompt.clone()).collect();
+        let sampler = Sampler { temperature: 0.7, seed: self.shared.recipe().train().seed, ..Sampler::default() };
+        let eos = Some(sources.held_out.eos_id());
+        let now = sampler.ids(&self.model()?, prompts.clone(), eos)?;
+        let (name, before) = match &sources.reference {
+            Some((reference, _)) => ("before (reference)", sampler.ids(reference, prompts, eos)?),
+            None => ("preferred reply", pairs.iter().map(|p| p.chosen.clone()).collect()),
+        };
+        let mut all = View::new("", "");
+        for ((pair, now), before) in pairs.iter().zip(&now).zip(&before) {
+            let (before, now) = (tokenizer.decode(before)?, tokenizer.decode(now)?);
+            let replies = [(name, before.as_str()), ("now", now.as_str())];
+            let one = View::side_by_side(&format!("step {step}"), &tokenizer.decode(&pair.prompt)?, &replies);
+            all = View::new(all.html + &one.html, all.text + &one.text);
+        }
+        Ok(all)
+    }
+
+    /// Seconds left at the pace so far; `None` where it does not go on.
+    pub(super) fn seconds_left(&self) -> Option<f64> {
+        if self.phase() != Phase::Training {
+            return None;
+        }
+        let progress = self.shared.progress()?;
+        let state = &progress.state;
+        let pace = state.seconds / state.step.max(1) as f64;
+        (state.step > 0).then_some((state.config.max_steps - state.step) as f64 * pace)
+    }
+}
+
+fn clock(seconds: f64) -> String {
+    format!("{}:{:02}", seconds as u64 / 60, seconds as u64 % 60)
+}
+
+/// Several runs in one figure: loss, and for DPO accuracy and reward margin on held-out pairs.
+///
+/// # Example
+/// ```no_run
+/// # use hhalign::live::{overlay, Run};
+/// # fn example(run: Run, fork: Run) -> hhalign::plot::Figure {
+/// overlay(&[run, fork])
+/// # }
+/// ```
+pub fn overlay(runs: &[Run]) -> Figure {
+    let histories: Vec<(String, History)> = runs.iter().map(|run| (run.label(runs), run.history())).collect();
+    let panel = |title: &str, y: &str, metric: &str| {
+        let panel = Panel::new(title, "step", y);
+        histories.iter().fold(panel, |panel, (name, history)| panel.line(name, history.series(metric)))
+    };
+    let figure = Figure::new("Runs side by side").panel(panel("Held-out loss", "loss", "eval_loss"));
+    if runs.iter().all(|run| matches!(run.shared.recipe(), Recipe::Sft(_))) {
+        return figure.panel(panel("Training loss", "nats per reply token", "loss"));
+    }
+    figure
+        .panel(panel("Held-out accuracy", "share of pairs ranked right", "eval_rewards/accuracies").level(0.5, "chance").legend(Corner::MiddleRight))
+        .panel(panel("Held-out margin", "β · D, nats", "eval_rewards/margins").legend(Corner::MiddleRight))
+        .note("Losses under different β are not on one scale; accuracy is. A fork shares its parent's curve up to where it leaves it.")
+}
+
+impl Run {
+    /// A short name among others: β where that tells them apart, the run's name where it does not.
+    fn label(&self, among: &[Self]) -> String {
+        let beta = |run: &Self| match run.shared.recipe() {
+            Recipe::Dpo(dpo) => Some(dpo.beta),
+            Recipe::Sft(_) => None,
+        };
+        match beta(self) {
+            Some(own) if among.iter().filter(|other| beta(other) == Some(own)).count() == 1 => format!("β = {own}"),
+            _ => self.name(),
+        }
+    }
+}
+
+/// Numbers as a row of little bars: `▇▅▃▂▁`.
+pub(super) fn sparkline(values: &[f64], width: usize) -> String {
+    let bars: Vec<char> = "▁▂▃▄▅▆▇█".chars().collect();
+    let shown = &values[values.len().saturating_sub(width)..];
+    let finite = || shown.iter().copied().filter(|v| v.is_finite());
+    let (low, high) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let bar = |v: f64| bars[if high > low { ((v - low) / (high - low) * 7.0).round() as usize } else { 0 }];
+    shown.iter().map(|v| if v.is_finite() { bar(*v) } else { ' ' }).collect()
+}

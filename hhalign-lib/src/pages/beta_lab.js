@@ -1,0 +1,467 @@
+// The beta lab: scores fixed weights anew under another beta or another loss. Needs chart.js.
+(() => {
+  'use strict';
+  const hhalign = globalThis.hhalign ??= {};
+
+  // The same limits as in loss/preference.rs: both must give the same numbers.
+  const MAX_EXPONENT = 80;
+  const cappedExp = (x) => Math.exp(Math.max(-MAX_EXPONENT * 8, Math.min(MAX_EXPONENT, x)));
+  const cappedExpSlope = (x) => (x < -MAX_EXPONENT * 8 || x > MAX_EXPONENT ? 0 : Math.exp(x));
+  const logOneMinusExp = (x) => Math.log(1 - Math.exp(Math.max(-1e4, Math.min(-1e-6, x))));
+  const logOneMinusExpSlope = (x) => (x < -1e4 || x > -1e-6 ? 0 : 1 / (1 - Math.exp(-x)));
+  const ls = (x) => Math.min(x, 0) - Math.log1p(Math.exp(-Math.abs(x)));
+  const sigma = (x) => (x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 + Math.exp(x)));
+  const bump = (x) => sigma(x) * sigma(-x);
+  const smoothed = (x, eps) => -(1 - eps) * ls(x) - eps * ls(-x);
+  const smoothedSlope = (x, eps) => -(1 - eps) * sigma(-x) + eps * sigma(x);
+  const pairLogOdds = ({ pc, pr, lw, ll }) => pc / lw - pr / ll - (logOneMinusExp(pc / lw) - logOneMinusExp(pr / ll));
+
+  const perToken = (p) => p.a / p.lw - p.b / p.ll;
+  const margin = (p) => p.x;
+  const target = (p) => Math.log((1 - p.label_smoothing) / p.label_smoothing);
+
+  // A loss by its value and its derivative by log π(chosen), for one pair p: a, b, lw, ll, pc, pr, beta, half = 1/(2 beta),
+  // x = beta (a - b), and the loss's own settings. `uses` is 'D', 'ab' (a and b apart), 'tokens' (per token), 'policy' and
+  // 'rates' (no reference; summed, per token) or 'sorted' (the batch); `score` is what the histogram counts, `aim` where the
+  // loss would have it.
+  const rated = (uses, value, slope, { score = margin, aim } = {}) => ({ uses, value, slope, score, aim });
+  const ofScore = (uses, score, slope) => rated(uses, (p) => -ls(score(p)), (p) => -sigma(-score(p)) * slope(p), { score });
+
+  const LOSSES = {
+    sigmoid: ofScore('D', margin, (p) => p.beta),
+    cdpo: rated('D', (p) => smoothed(p.x, p.label_smoothing), (p) => p.beta * smoothedSlope(p.x, p.label_smoothing), { aim: target }),
+    robust: rated(
+      'D',
+      ({ x, label_smoothing: eps }) => (-(1 - eps) * ls(x) + eps * ls(-x)) / (1 - 2 * eps),
+      ({ x, beta, label_smoothing: eps }) => (-beta * ((1 - eps) * sigma(-x) + eps * sigma(x))) / (1 - 2 * eps),
+    ),
+    hinge: rated('D', (p) => Math.max(0, 1 - p.x), (p) => (p.x < 1 ? -p.beta : 0), { aim: () => 1 }),
+    ipo: rated('D', (p) => (p.a - p.b - p.half) ** 2, (p) => 2 * (p.a - p.b - p.half), { aim: () => 0.5 }),
+    ipo_per_token: rated('tokens', (p) => (perToken(p) - p.half) ** 2, (p) => (2 * (perToken(p) - p.half)) / p.lw, {
+      score: (p) => p.beta * perToken(p),
+      aim: () => 0.5,
+    }),
+    exo_pair: rated(
+      'D',
+      ({ x, label_smoothing: eps }) => sigma(x) * (ls(x) - Math.log(1 - eps)) + sigma(-x) * (ls(-x) - Math.log(eps)),
+      (p) => p.beta * bump(p.x) * (p.x - target(p)),
+      { aim: target },
+    ),
+    nca_pair: rated(
+      'ab',
+      (p) => -ls(p.beta * p.a) - (ls(-p.beta * p.a) + ls(-p.beta * p.b)) / 2,
+      (p) => p.beta * (sigma(p.beta * p.a) / 2 - sigma(-p.beta * p.a)),
+    ),
+    bco_pair: rated('ab', (p) => -ls(p.beta * p.a) - ls(-p.beta * p.b), (p) => -p.beta * sigma(-p.beta * p.a)),
+    sppo_hard: rated('ab', (p) => (p.a - p.half) ** 2 + (p.b + p.half) ** 2, (p) => 2 * (p.a - p.half), { aim: () => 1 }),
+    aot: { uses: 'sorted' },
+    aot_unpaired: { uses: 'sorted' },
+    apo_zero: rated('ab', (p) => sigma(p.beta * p.b) - sigma(p.beta * p.a) + 1, (p) => -p.beta * bump(p.beta * p.a)),
+    apo_down: rated('ab', (p) => sigma(p.beta * p.a) - sigma(p.x) + 1, (p) => p.beta * (bump(p.beta * p.a) - bump(p.x))),
+    // e^(-x) m is taken as e^(-x + ls(x/τ)), as in Rust: apart, the first overflows where the second is zero.
+    discopop: rated(
+      'D',
+      ({ x, tau }) => -ls(x) * sigma(-x / tau) + Math.exp(ls(x / tau) - x),
+      ({ x, tau, beta }) => {
+        const logistic = -sigma(-x) * sigma(-x / tau) + (ls(x) * bump(x / tau)) / tau;
+        return beta * (logistic + Math.exp(ls(x / tau) - x) * (sigma(-x / tau) / tau - 1));
+      },
+    ),
+    sigmoid_norm: ofScore('tokens', (p) => p.beta * perToken(p), (p) => p.beta / p.lw),
+    forward_kl: ofScore('ab', (p) => p.beta * (cappedExp(-p.b) - cappedExp(-p.a)), (p) => p.beta * cappedExpSlope(-p.a)),
+    js_divergence: ofScore('ab', (p) => p.beta * (ls(p.a) - ls(p.b)), (p) => p.beta * sigma(-p.a)),
+    alpha_divergence: ofScore(
+      'ab',
+      ({ a, b, beta, alpha }) => (cappedExp((alpha - 1) * a) - cappedExp((alpha - 1) * b)) * (beta / (alpha - 1)),
+      ({ a, beta, alpha }) => beta * cappedExpSlope((alpha - 1) * a),
+    ),
+    simpo: ofScore('rates', (p) => p.beta * (p.pc / p.lw - p.pr / p.ll) - p.gamma, (p) => p.beta / p.lw),
+    cpo: rated(
+      'policy',
+      (p) => -ls(p.beta * (p.pc - p.pr)) - (p.alpha * p.pc) / p.lw,
+      (p) => -p.beta * sigma(-p.beta * (p.pc - p.pr)) - p.alpha / p.lw,
+      { score: (p) => p.beta * (p.pc - p.pr) },
+    ),
+    orpo: rated(
+      'rates',
+      (p) => -p.pc / p.lw - p.lambda * ls(pairLogOdds(p)),
+      (p) => (-1 - p.lambda * sigma(-pairLogOdds(p)) * (1 - logOneMinusExpSlope(p.pc / p.lw))) / p.lw,
+      { score: (p) => pairLogOdds(p) },
+    ),
+    kto: rated(
+      'ab',
+      (p) => 1 - (sigma(p.beta * (p.a - p.kl)) + sigma(p.beta * (p.kl - p.b))) / 2,
+      (p) => -0.5 * p.beta * bump(p.beta * (p.a - p.kl)),
+    ),
+  };
+
+  const risingOrder = (values) => Uint32Array.from(values.keys()).sort((i, j) => values[i] - values[j]);
+
+  // What stands at each rank once both sides are sorted, and which pair's chosen reply that is. Beta does not change it.
+  const ranked = new WeakMap();
+  function atRank(name, data) {
+    if (!ranked.has(data)) ranked.set(data, {});
+    return ranked.get(data)[name] ??= rank(name, data);
+  }
+
+  function rank(name, { a, b, pc, pr }) {
+    if (name === 'aot_unpaired') {
+      const order = risingOrder(a);
+      const other = Float64Array.from(b).sort();
+      return { order, difference: Float64Array.from(order, (pair, k) => a[pair] - other[k]) };
+    }
+    const policy = Float64Array.from(a, (_, i) => pc[i] - pr[i]);
+    const reference = policy.map((m, i) => m - a[i] + b[i]).sort();
+    const order = risingOrder(policy);
+    return { order, difference: Float64Array.from(order, (pair, k) => policy[pair] - reference[k]) };
+  }
+
+  const lossOf = (name) => {
+    if (!Object.hasOwn(LOSSES, name)) throw new Error(`unknown loss: ${name}`);
+    return LOSSES[name];
+  };
+
+  /** Losses (AOT: by rank), |dL/dlog π(chosen)| of each pair, and the score that the loss looks at (AOT: by rank). */
+  function evaluate(name, settings, beta, data) {
+    const n = data.a.length;
+    const [losses, weights, scores] = [new Float64Array(n), new Float64Array(n), new Float64Array(n)];
+    const rule = lossOf(name);
+    if (rule.uses === 'sorted') {
+      const { order, difference } = atRank(name, data);
+      for (let k = 0; k < n; k++) {
+        scores[k] = beta * difference[k];
+        losses[k] = smoothed(scores[k], settings.label_smoothing);
+        weights[order[k]] = Math.abs(beta * smoothedSlope(scores[k], settings.label_smoothing));
+      }
+      return { losses, weights, scores };
+    }
+    const p = { ...settings, beta, half: 0.5 / beta };
+    for (let i = 0; i < n; i++) {
+      fill(p, data.a[i], data.b[i], data.pc[i], data.pr[i], data.lw[i], data.ll[i]);
+      losses[i] = rule.value(p);
+      weights[i] = Math.abs(rule.slope(p));
+      scores[i] = rule.score(p);
+    }
+    return { losses, weights, scores };
+  }
+
+  // Field by field: an object for each pair would be 10,000 of them for each move of a slider.
+  function fill(p, a, b, pc, pr, lw, ll) {
+    [p.a, p.b, p.x] = [a, b, p.beta * (a - b)];
+    [p.pc, p.pr, p.lw, p.ll] = [pc, pr, lw, ll];
+  }
+
+  /** The loss of each pair, in the order of `PreferenceLoss::losses`; for AOT that is the order of the ranks. */
+  hhalign.losses = (name, settings, beta, data) => evaluate(name, settings, beta, data).losses;
+  /** |dL/dlog π(chosen)| of each pair, in the order of the pairs, before the mean over the batch. */
+  hhalign.gradientWeights = (name, settings, beta, data) => evaluate(name, settings, beta, data).weights;
+
+  // The loss as a function of one number, by the conventions that NOTES tells the reader.
+  function curve(name, settings, beta, view) {
+    const rule = lossOf(name);
+    const p = { ...settings, beta, half: 0.5 / beta };
+    return (d) => {
+      if (rule.uses === 'sorted') return smoothed(beta * d, settings.label_smoothing);
+      const [w, l] = rule.uses === 'rates' ? [view.rate + d / 2, view.rate - d / 2] : [view.chosenRate, 0];
+      const pc = Math.min(0, w) * view.lw;
+      fill(p, d / 2, -d / 2, pc, rule.uses === 'rates' ? Math.min(0, l) * view.ll : pc - d, view.lw, view.ll);
+      return rule.value(p);
+    };
+  }
+
+
+  const NOTES = {
+    D: () => 'This loss sees a pair only through D.',
+    ab: () => 'This loss sees a and b apart: the curve takes a = D/2 and b = −D/2, the squares are means over the actual pairs near each D.',
+    tokens: (v) =>
+      `This loss divides by the lengths: the curve takes a = D/2, b = −D/2 and the mean lengths (${v.lw.toFixed(1)} and ${v.ll.toFixed(1)} tokens), the squares are means over the actual pairs near each D.`,
+    policy: (v) =>
+      `This loss has no reference model. The curve takes the mean log π per token of the chosen replies (${hhalign.number(v.chosenRate)}), the squares are means over the actual pairs.`,
+    rates: (v) =>
+      `This loss has no reference model and divides by the lengths. The curve takes the mean log π per token of all replies (${hhalign.number(v.rate)}), the squares are means over the actual pairs.`,
+    sorted: () =>
+      'AOT compares sorted values: the k-th smallest of one side with the k-th smallest of the other, all pairs being one batch. Each difference belongs to a rank and not to a pair.',
+  };
+  // What the histogram counts, and what the x axis of the loss is: by the loss, or by what it uses.
+  const SCORE = {
+    tokens: 'β · margin per token', sorted: 'β · difference at each rank', simpo: 'β · margin of log π per token − γ',
+    cpo: 'β · margin of log π', orpo: 'log odds ratio', forward_kl: 'β (e^−b − e^−a)', js_divergence: 'β (ls(a) − ls(b))',
+    alpha_divergence: 'β · difference of the scores of a and b',
+  };
+  const AXIS = {
+    policy: ['the margin of log π', 'log π(chosen) − log π(rejected)'],
+    rates: ['the margin of log π per token', 'log π(chosen)/Lw − log π(rejected)/Ll'],
+    sorted: ['the difference at each rank', 'difference at equal rank'],
+  };
+  const SETTING = { tau: 'τ', gamma: 'γ', alpha: 'α', lambda: 'λ', kl: 'z', label_smoothing: 'ε' };
+
+  const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
+  const share = (n, test) => {
+    let found = 0;
+    for (let i = 0; i < n; i++) found += test(i);
+    return found / n;
+  };
+  const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
+  // For the ends of an axis every k-th value will do.
+  function sample(values) {
+    const step = Math.ceil(values.length / 2000);
+    return Float64Array.from({ length: Math.ceil(values.length / step) }, (_, i) => values[i * step]).sort();
+  }
+
+  // What does not change with the controls.
+  function overview(data) {
+    const { a, b, pc, pr, lw, ll } = data;
+    const [chosenRate, rejectedRate] = [mean(pc.map((v, i) => v / lw[i])), mean(pr.map((v, i) => v / ll[i]))];
+    const n = a.length;
+    const d = Float64Array.from(a, (v, i) => v - b[i]);
+    const corner = (left, up) => share(n, (i) => a[i] < 0 === left && b[i] >= 0 === up);
+    return {
+      n, d,
+      policy: Float64Array.from(pc, (v, i) => v - pr[i]),
+      lw: mean(lw),
+      ll: mean(ll),
+      rate: (chosenRate + rejectedRate) / 2,
+      chosenRate,
+      rates: Float64Array.from(pc, (v, i) => v / lw[i] - pr[i] / ll[i]),
+      accuracy: share(n, (i) => (d[i] > 0 ? 1 : d[i] === 0 ? 0.5 : 0)),
+      fell: share(n, (i) => a[i] < 0),
+      fellYetAhead: share(n, (i) => a[i] < 0 && d[i] > 0),
+      corners: [[true, true], [false, true], [true, false], [false, false]].map(([left, up]) =>
+        `a ${left ? '<' : '≥'} 0, b ${up ? '≥' : '<'} 0: ${hhalign.percent(corner(left, up))}`),
+    };
+  }
+
+  // The axis grows in round steps, so that bars move when beta does and not only the numbers under them.
+  function roundSpan(values) {
+    const reach = quantile(sample(values.map(Math.abs)), 0.99) * 1.02 || 1;
+    const power = 10 ** Math.floor(Math.log10(reach));
+    const span = [1, 2, 5, 10].find((m) => m * power >= reach) * power;
+    return [-span, span];
+  }
+
+  const levelName = (v) => (Math.abs(v - Math.LN2) < 1e-9 ? 'ln 2' : Math.abs(v - 2 * Math.LN2) < 1e-9 ? '2 ln 2' : hhalign.number(v, 4));
+
+  let labs = 0;
+
+  /** Fills `root` with the lab; `data` as `hhalign::pages` writes it. */
+  hhalign.betaLab = (root, data) => {
+    root.classList.add('hhalign');
+    // JupyterLab would take the arrow keys on a slider for moves between cells.
+    root.dataset.lmSuppressShortcuts = 'true';
+    const known = data.losses.filter((l) => Object.hasOwn(LOSSES, l.name));
+    if (!data.a.length || !known.length) {
+      root.textContent = 'There are no pairs to score.';
+      return;
+    }
+    const view = overview(data);
+    const state = { beta: data.beta, loss: known.find((l) => l.name === data.loss) ?? known[0], smoothing: 0 };
+    const [low, high] = [Math.min(0.01, data.beta), Math.max(5, data.beta)].map(Math.log10);
+    const id = `hh-lab-${labs++}-${Math.random().toString(36).slice(2, 8)}`;
+    root.innerHTML = `
+      <p class="hh-warning">This re-scores <b>fixed weights</b> at another β: it is not the curve of a model trained at that β.</p>
+      <div class="hh-controls">
+        <div class="hh-control">
+          <label><span class="hh-name"><span>β</span><span data-is="beta"></span></span>
+            <input type="range" data-is="slider" min="${low}" max="${high}" step="0.001"></label>
+          <div class="hh-row"><button type="button" data-is="trained">As trained</button>
+            <span class="hh-small">β ${hhalign.number(data.beta)}, ${hhalign.escape(data.loss)}</span></div>
+        </div>
+        <div class="hh-control">
+          <label><span class="hh-name"><span>Label smoothing ε</span><span data-is="epsilon"></span></span>
+            <input type="range" data-is="smoothing" min="0" max="0.49" step="0.001" aria-describedby="${id}"></label>
+          <p class="hh-small" id="${id}" data-is="reason"></p>
+        </div>
+        <div class="hh-control">
+          <label><span class="hh-name">Loss</span><select data-is="loss">${known.map((l) =>
+            `<option value="${hhalign.escape(l.name)}">${hhalign.escape(l.title)}</option>`).join('')}</select></label>
+        </div>
+      </div>
+      <p class="hh-formula" data-is="formula"></p>
+      <div class="hh-numbers" data-is="numbers"></div>
+      <div class="hh-grid hh-two">${['curve', 'margins', 'weights', 'pairs'].map((c) =>
+        `<div class="hh-cell"><figure class="hh-chart" data-is="${c}"></figure><p class="hh-small" data-is="${c}Note"></p></div>`).join('')}</div>
+      <p class="hh-small">${hhalign.escape(data.note)}</p>`;
+    const part = Object.fromEntries([...root.querySelectorAll('[data-is]')].map((e) => [e.dataset.is, e]));
+
+    const chooseLoss = (loss) => {
+      state.loss = loss;
+      const own = loss.settings.label_smoothing;
+      state.smoothing = own ?? 0;
+      part.loss.value = loss.name;
+      part.smoothing.disabled = own === undefined;
+      // EXO takes the logarithm of ε.
+      part.smoothing.min = loss.name === 'exo_pair' ? 0.001 : 0;
+      part.smoothing.value = state.smoothing;
+      part.reason.textContent = own === undefined
+        ? 'This loss takes every label at its word; cdpo, robust, exo_pair and aot have an ε.'
+        : 'The share of labels taken to be flipped.';
+    };
+    const chooseBeta = (beta) => {
+      state.beta = beta;
+      part.slider.value = Math.log10(beta);
+    };
+
+    const redraw = () => {
+      const start = performance.now();
+      draw(part, data, view, state);
+      root.dataset.redrawMs = (performance.now() - start).toFixed(2);
+    };
+    let waiting = false;
+    const schedule = () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => {
+        waiting = false;
+        redraw();
+      });
+    };
+    part.slider.addEventListener('input', () => {
+      state.beta = 10 ** Number(part.slider.value);
+      schedule();
+    });
+    part.smoothing.addEventListener('input', () => {
+      state.smoothing = Number(part.smoothing.value);
+      schedule();
+    });
+    part.loss.addEventListener('change', () => {
+      chooseLoss(known.find((l) => l.name === part.loss.value));
+      schedule();
+    });
+    part.trained.addEventListener('click', () => {
+      chooseBeta(data.beta);
+      chooseLoss(known.find((l) => l.name === data.loss) ?? known[0]);
+      schedule();
+    });
+    chooseBeta(state.beta);
+    chooseLoss(state.loss);
+    redraw();
+    hhalign.follow(root, schedule);
+  };
+
+  function draw(part, data, view, { beta, loss, smoothing }) {
+    const { number, percent, escape } = hhalign;
+    const settings = 'label_smoothing' in loss.settings ? { ...loss.settings, label_smoothing: smoothing } : loss.settings;
+    // All widths are read before anything is written: otherwise every chart would lay the page out anew.
+    const width = Object.fromEntries(['curve', 'margins', 'weights', 'pairs'].map((c) => [c, part[c].clientWidth]));
+    const { uses, aim } = lossOf(loss.name);
+    const { losses, weights, scores } = evaluate(loss.name, settings, beta, data);
+    const falling = weights.slice().sort().reverse();
+    const tenth = Math.ceil(view.n / 10);
+    const total = weights.reduce((sum, w) => sum + w, 0);
+
+    part.beta.textContent = number(beta);
+    part.slider.setAttribute('aria-valuetext', `beta ${number(beta)}`);
+    part.epsilon.textContent = part.smoothing.disabled ? 'none' : number(smoothing);
+    const values = Object.entries(settings).map(([k, v]) => `${SETTING[k] ?? k} = ${number(v)}`).join(', ');
+    part.formula.textContent = `${loss.formula}${values ? `, ${values}` : ''}`;
+    part.numbers.innerHTML = [
+      [number(mean(losses), 5), `mean loss (${escape(loss.name)}, β ${number(beta)})`],
+      [percent(view.accuracy), 'reward accuracy: D\u00a0>\u00a00, ties one half. The same at every β, since the weights are fixed'],
+      [percent(view.fell), 'of the chosen replies are less likely than under the reference (a\u00a0&lt;\u00a00)'],
+      [number(total / view.n), 'mean gradient weight |∂loss/∂log π(chosen)|'],
+      [view.n.toLocaleString('en'), 'pairs'],
+    ].map(([value, text]) => `<div class="hh-number"><b>${value}</b><span>${text}</span></div>`).join('');
+
+    drawCurve(part, view, { uses, loss, settings, beta, losses, scores, width: width.curve });
+    const target = aim?.({ ...settings, beta });
+    drawMargins(part, { name: loss.name, uses, scores, target, width: width.margins });
+    drawWeights(part, view, { weights, falling, tenth, total, width: width.weights });
+    drawPairs(part, data, view, { weights, threshold: falling[tenth - 1], width: width.pairs });
+  }
+
+  function drawCurve(part, view, { uses, loss, settings, beta, losses, scores, width }) {
+    const xs = uses === 'sorted' ? scores.map((v) => v / beta) : view[uses] ?? view.d;
+    const [over, x] = AXIS[uses] ?? ['D', 'D = a − b'];
+    const sorted = sample(xs);
+    const xRange = hhalign.range([quantile(sorted, 0.005), quantile(sorted, 0.995), 0]);
+    const at = curve(loss.name, settings, beta, view);
+    const points = Array.from({ length: 161 }, (_, i) => {
+      const d = xRange[0] + ((xRange[1] - xRange[0]) * i) / 160;
+      return [d, at(d)];
+    });
+    const series = [{ name: 'loss', points }];
+    // Exponential scores put the ends of the curve far above any pair: the axis follows the pairs there.
+    let tops = points.map((p) => p[1]);
+    if (uses !== 'D' && uses !== 'sorted') {
+      const squares = binMeans(xs, losses, xRange, 24);
+      series.push({ name: 'mean of the pairs', points: squares, join: false });
+      const floor = Math.min(...tops);
+      const cap = floor + 3 * (quantile(sample(losses), 0.98) - floor);
+      tops = [...tops, ...squares.map((point) => point[1])].filter((y) => y <= cap);
+    }
+    const level = uses === 'policy' || uses === 'rates' ? undefined : { y: at(0), text: `policy = reference: ${levelName(at(0))}` };
+    hhalign.lineChart(part.curve, {
+      title: `The loss over ${over}`,
+      x, y: 'loss', series, level, xRange, width,
+      yRange: hhalign.range([...tops, ...(level ? [level.y] : [])], 0.08),
+      strip: { values: xs, name: uses === 'sorted' ? 'where the ranks are' : 'where the pairs are' },
+    });
+    part.curveNote.textContent = NOTES[uses](view);
+  }
+
+  function binMeans(xs, ys, [low, high], bins) {
+    const [sums, found] = [new Float64Array(bins), new Float64Array(bins)];
+    for (let i = 0; i < xs.length; i++) {
+      const bin = Math.floor(((xs[i] - low) / (high - low)) * bins);
+      if (bin < 0 || bin >= bins) continue;
+      sums[bin] += ys[i];
+      found[bin]++;
+    }
+    return [...sums.keys()].filter((k) => found[k]).map((k) => [low + ((k + 0.5) * (high - low)) / bins, sums[k] / found[k]]);
+  }
+
+  function drawMargins(part, { name, uses, scores, target, width }) {
+    const range = roundSpan(scores);
+    const inside = target > range[0] && target < range[1];
+    const x = SCORE[name] ?? SCORE[uses] ?? 'βD';
+    hhalign.histogram(part.margins, {
+      title: 'Reward margins', height: 224, x, y: 'share of the pairs', values: scores, range, width, name: uses === 'sorted' ? 'ranks' : 'pairs', colour: 2,
+      marks: [{ x: 0, text: '' }, ...(inside ? [{ x: target, text: `aim ${hhalign.number(target)}` }] : [])],
+      label: `Histogram of ${x}: ${hhalign.percent(share(scores.length, (i) => scores[i] > 0))} of the values are above 0.`,
+    });
+    const aim = !Number.isFinite(target) ? 'This loss names no margin at which it would stop.'
+      : `This loss would have the margin at ${hhalign.number(target)}${inside ? '' : ', outside this picture'}.`;
+    part.marginsNote.textContent = `Left of the dotted line at 0 the rejected side is ahead. ${aim} The end bars also count what lies beyond them.`;
+  }
+
+  function drawWeights(part, view, { weights, falling, tenth, total, width }) {
+    // Denser at the ends, where the curve is steep.
+    const bend = (t) => t * t * (3 - 2 * t);
+    const points = Array.from({ length: 150 }, (_, k) => [bend(k / 149), quantile(falling, bend(k / 149))]);
+    const carried = total > 0 ? falling.subarray(0, tenth).reduce((sum, w) => sum + w, 0) / total : 0;
+    hhalign.lineChart(part.weights, {
+      title: 'Which pairs pull hardest', height: 270,
+      x: 'pairs, from the hardest pull to the weakest', xFormat: 'percent', y: '|∂loss/∂log π(chosen)|', width,
+      series: [{ name: 'weight of a pair', points, colour: 1 }],
+      level: { y: total / view.n, text: 'mean' },
+      marks: [{ x: tenth / view.n, text: `hardest tenth: ${hhalign.percent(carried)} of the pull` }],
+      xRange: [0, 1], yRange: hhalign.range([0, falling[0], falling[0] * 1.04], 0),
+    });
+    const strongest = hardest(weights, 3).map((i) => `${i} (D\u00a0${hhalign.number(view.d[i])}, weight\u00a0${hhalign.number(weights[i])})`);
+    part.weightsNote.textContent = `Before the mean over the batch. Hardest, as pair numbers from 0: ${strongest.join(', ')}.`;
+  }
+
+  function hardest(weights, count) {
+    const found = [];
+    for (let i = 0; i < weights.length; i++) {
+      if (found.length === count && weights[i] <= weights[found[count - 1]]) continue;
+      const place = found.findIndex((j) => weights[i] > weights[j]);
+      found.splice(place < 0 ? found.length : place, 0, i);
+      found.length = Math.min(found.length, count);
+    }
+    return found;
+  }
+
+  function drawPairs(part, data, view, { weights, threshold, width }) {
+    // Where many pairs pull alike, as under the hinge, no tenth of them stands out.
+    const stand = threshold > 0 && share(view.n, (i) => weights[i] >= threshold) <= 0.2;
+    hhalign.scatter(part.pairs, {
+      title: 'Where the replies went',
+      x: 'a = log π − log ref of the chosen reply', y: 'b, the same of the rejected reply',
+      xs: data.a, ys: data.b, name: 'pair', corners: view.corners, width, diagonal: 'D = 0',
+      strong: stand ? { pick: (i) => weights[i] >= threshold, name: 'the tenth that pulls hardest' } : undefined,
+      label: `Every pair by a and b. ${view.corners.join('; ')}.`,
+    });
+    part.pairsNote.textContent = `In ${hhalign.percent(view.fell)} of the pairs the chosen reply has become less likely than under the reference; in ${hhalign.percent(view.fellYetAhead)} it has and D is still positive, since the rejected reply fell further.${stand ? '' : ' Too many pairs pull alike to mark the hardest tenth.'}`;
+  }
+})();

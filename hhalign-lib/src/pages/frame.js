@@ -1,0 +1,56 @@
+// Puts a live page into a notebook's output where it can be reached, and the last state that was seen where it cannot.
+({ id, name, address }) => {
+  const root = document.getElementById(id);
+  if (!root) return;
+  const last = root.querySelector('[data-last]');
+  const why = root.querySelector('[data-why]');
+  const key = `hhalign last state of ${name}`;
+  const stored = () => {
+    try {
+      return localStorage.getItem(key);
+    } catch {
+      return null; // A browser may forbid it; the state of the cell's end is shown then.
+    }
+  };
+  const unreachable = (text) => {
+    const seen = stored();
+    if (seen) last.innerHTML = seen;
+    last.hidden = false;
+    why.hidden = false;
+    why.textContent = text;
+  };
+  const here = new URL(address);
+  if (location.protocol === 'https:' && here.protocol === 'http:') {
+    unreachable(
+      'This notebook was loaded over https, from where the live page cannot be reached: set HHALIGN_LIVE_BASE to its ' +
+        'address behind your proxy and restart the kernel. This is the last state that was seen here.'
+    );
+    return;
+  }
+  const dark = document.body.dataset.jpThemeLight === 'false';
+  const probe = new Image();
+  probe.onload = () => {
+    const frame = document.createElement('iframe');
+    frame.src = `${address}?theme=${dark ? 'dark' : 'light'}`;
+    frame.title = `Live page of ${name}`;
+    frame.style.cssText = 'width:100%;height:520px;border:0;display:block';
+    root.prepend(frame);
+    last.hidden = true;
+    why.hidden = true;
+    addEventListener('message', (event) => {
+      if (event.origin !== here.origin || event.source !== frame.contentWindow || event.data?.hhalign !== name) return;
+      if (event.data.height > 0) frame.style.height = `${Math.min(event.data.height + 8, 1200)}px`;
+      try {
+        if (event.data.html) localStorage.setItem(key, event.data.html);
+      } catch {
+        // Full or forbidden: nothing is lost but the picture after the kernel's end.
+      }
+    });
+  };
+  probe.onerror = () =>
+    unreachable(
+      'The live page cannot be reached: its kernel has ended, or runs behind a proxy (then set HHALIGN_LIVE_BASE). ' +
+        'This is the last state that was seen here.'
+    );
+  probe.src = `${address}alive.svg?${Date.now()}`;
+}

@@ -1,0 +1,129 @@
+//! A run as a whole: what is learnt and from what, so that a thread, a file or another process can take it up.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::run::{self, Observer, Outcome};
+use super::state::Progress;
+use super::{Dpo, Mark, Sft, TrainConfig, dpo, sft};
+use crate::batch::TokenizedPairs;
+use crate::error::{Error, Result};
+use crate::model::Gpt;
+use crate::parallel;
+
+/// What a run learns, with all its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Recipe {
+    /// Supervised fine-tuning.
+    Sft(Sft),
+    /// Preference optimisation.
+    Dpo(Dpo),
+}
+
+/// What a run learns from.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    pub(crate) pairs: Arc<TokenizedPairs>,
+    pub(crate) held_out: Arc<TokenizedPairs>,
+    /// DPO's reference, and its hash.
+    pub(crate) reference: Option<(Arc<Gpt>, String)>,
+}
+
+impl Recipe {
+    /// `sft` or `dpo`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sft(_) => "sft",
+            Self::Dpo(_) => "dpo",
+        }
+    }
+
+    /// How it goes through its data.
+    pub fn train(&self) -> &TrainConfig {
+        match self {
+            Self::Sft(sft) => &sft.train,
+            Self::Dpo(dpo) => &dpo.train,
+        }
+    }
+
+    pub(crate) fn train_mut(&mut self) -> &mut TrainConfig {
+        match self {
+            Self::Sft(sft) => &mut sft.train,
+            Self::Dpo(dpo) => &mut dpo.train,
+        }
+    }
+
+    pub(crate) fn headline(&self) -> &'static [&'static str] {
+        match self {
+            Self::Sft(_) => sft::HEADLINE,
+            Self::Dpo(_) => dpo::HEADLINE,
+        }
+    }
+
+    /// Says what is wrong with the settings, if anything, before a thread is started for them.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Self::Dpo(dpo) = self {
+            dpo.loss.check(dpo.beta)?;
+        }
+        self.train().check()
+    }
+
+    /// Everything that decides the numbers of a run besides its first weights, as text.
+    pub(crate) fn identity(&self, sources: &Sources) -> Result<String> {
+        Ok(format!("{}, pairs {}, {}", self.objective(sources)?, sources.pairs.hash, self.train().deciding()?))
+    }
+
+    fn objective(&self, sources: &Sources) -> Result<String> {
+        Ok(match self {
+            Self::Sft(_) => sft::identity(&sources.held_out.hash),
+            Self::Dpo(dpo) => dpo.identity(&sources.reference()?.1, &sources.held_out.hash),
+        })
+    }
+
+    /// The progress of another run as the beginning of this one, which has changed settings.
+    pub(crate) fn branch_from(&self, mut progress: Progress, sources: &Sources, mark: &str) -> Result<Progress> {
+        let state = &mut progress.state;
+        state.objective = self.objective(sources)?;
+        state.config = self.train().clone();
+        state.data = self.train().with_pitfall(&sources.pairs)?.hash.clone();
+        // What was changed on the way is part of the new settings; losses under other settings do not compare.
+        state.changes.clear();
+        (state.best, state.evaluations_without_gain, state.evaluated_at) = (None, 0, None);
+        state.history.marks.push(Mark { step: state.step, text: mark.into() });
+        Ok(progress)
+    }
+
+    /// Trains `model` from its beginning, or from where `resume` left it; `progress` is filled as soon as there is any.
+    pub(crate) fn follow(
+        &self,
+        sources: &Sources,
+        model: &Gpt,
+        resume: Option<&Path>,
+        progress: &OnceLock<RwLock<Progress>>,
+        observer: &dyn Observer,
+    ) -> Result<Outcome> {
+        let follow = |objective: &mut dyn super::objective::Objective| {
+            let begun = parallel::behind(observer.gate(), || run::begin(objective, self.train(), model, resume))?;
+            let progress = progress.get_or_init(|| RwLock::new(begun));
+            run::follow(objective, self.train(), model, progress, observer)
+        };
+        match self {
+            Self::Sft(sft) => follow(&mut sft.objective(&sources.pairs, &sources.held_out)?),
+            Self::Dpo(dpo) => {
+                let reference = &sources.reference()?.0;
+                let objective =
+                    parallel::behind(observer.gate(), || dpo.objective(reference, &sources.pairs, &sources.held_out));
+                follow(&mut objective?)
+            }
+        }
+    }
+}
+
+impl Sources {
+    fn reference(&self) -> Result<&(Arc<Gpt>, String)> {
+        let missing = || Error::new("DPO needs a reference model", "none", "give the model that SFT ended with");
+        self.reference.as_ref().ok_or_else(missing)
+    }
+}
