@@ -11,6 +11,7 @@ use crate::batch::TokenizedPairs;
 use crate::data::audit::Audit;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
+use crate::eval::agreement::Agreement;
 use crate::eval::comparison::{Comparison, metrics_table};
 use crate::eval::perplexity::Perplexity;
 use crate::eval::quality::Quality;
@@ -71,6 +72,7 @@ displayed_as_table! {
     History: |h| h.table(),
     Comparison: |c| c.table(),
     Sweep: |s| s.table(),
+    Agreement: |a| a.table(),
     Refusal: |r| metrics_table(r),
     Perplexity: |p| metrics_table(p),
     Quality: |q| metrics_table(q),

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
@@ -30,7 +31,10 @@ pub fn temporary_beside(path: &Path) -> Result<std::path::PathBuf> {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
     }
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(path.with_file_name(format!(".{name}.{}.part", std::process::id())))
+    // Two threads that write one file each get a place of their own; the last rename stands.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    Ok(path.with_file_name(format!(".{name}.{}-{count}.part", std::process::id())))
 }
 
 /// Reads a whole file.

@@ -29,6 +29,7 @@ pub mod files;
 pub mod fused;
 pub mod gradients;
 pub mod kl;
+pub mod lab;
 pub mod lesson;
 pub mod live;
 pub mod loss;

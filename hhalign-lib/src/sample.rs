@@ -84,21 +84,79 @@ impl Sampler {
     /// ```
     pub fn replies(&self, model: &Gpt, tokenizer: &Tokenizer, prompts: &[String]) -> Result<Vec<Reply>> {
         let encoded = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;
-        let replies = self.ids(model, encoded, Some(tokenizer.eos_id()))?.into_iter().map(|ids| {
-            let ended = ids.last() == Some(&tokenizer.eos_id());
-            Ok(Reply { text: tokenizer.decode(&ids)?, ids, ended })
-        });
-        replies.collect()
+        read(self.ids(model, encoded, Some(tokenizer.eos_id()))?, tokenizer)
+    }
+
+    /// Replies of a mixture of two models: softmax(λ h_π + (1 - λ) h_ref) at each token, from their logits h.
+    ///
+    /// For a policy trained with β, λ approximates what training with β / λ would have given: 0 is the reference, 1 the
+    /// policy, above 1 goes further than the training did. See [`Sampler::replies_at`].
+    ///
+    /// # Errors
+    /// As [`Sampler::replies`]; a λ that is not a number, or models with different vocabularies.
+    ///
+    /// # Source
+    /// DeRa, arXiv 2402.02992, proposition 1.
+    pub fn replies_between(
+        &self,
+        policy: &Gpt,
+        reference: &Gpt,
+        lambda: f64,
+        tokenizer: &Tokenizer,
+        prompts: &[String],
+    ) -> Result<Vec<Reply>> {
+        if !lambda.is_finite() {
+            return Err(Error::new("lambda must be a number", lambda.to_string(), "0 is the reference, 1 the policy"));
+        }
+        if policy.config.vocab_size != reference.config.vocab_size {
+            let got = format!("{} and {} ids", policy.config.vocab_size, reference.config.vocab_size);
+            return Err(Error::new("both models need one vocabulary", got, "give a policy and its own reference"));
+        }
+        let encoded = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;
+        let mixture = [(policy, lambda), (reference, 1.0 - lambda)];
+        read(self.mixed_ids(&mixture, encoded, Some(tokenizer.eos_id()))?, tokenizer)
+    }
+
+    /// Replies as if the policy, which was trained with `trained_beta`, had been trained with `beta`: decoded from the
+    /// policy and its reference without any training.
+    ///
+    /// # Errors
+    /// As [`Sampler::replies_between`]; a β that is not positive.
+    pub fn replies_at(
+        &self,
+        beta: f64,
+        (policy, trained_beta): (&Gpt, f64),
+        reference: &Gpt,
+        tokenizer: &Tokenizer,
+        prompts: &[String],
+    ) -> Result<Vec<Reply>> {
+        if let Some(wrong) = [beta, trained_beta].into_iter().find(|b| !(*b > 0.0 && b.is_finite())) {
+            return Err(Error::new(
+                "beta must be positive",
+                wrong.to_string(),
+                "the trained one gives the policy itself",
+            ));
+        }
+        self.replies_between(policy, reference, trained_beta / beta, tokenizer, prompts)
     }
 
     /// The same on ids: one reply to each prompt, in order; it ends with `eos_id` unless it was cut.
     ///
     /// # Errors
     /// As [`Sampler::replies`].
-    pub fn ids(&self, model: &Gpt, mut prompts: Vec<Vec<u32>>, eos_id: Option<u32>) -> Result<Vec<Vec<u32>>> {
+    pub fn ids(&self, model: &Gpt, prompts: Vec<Vec<u32>>, eos_id: Option<u32>) -> Result<Vec<Vec<u32>>> {
+        self.mixed_ids(&[(model, 1.0)], prompts, eos_id)
+    }
+
+    fn mixed_ids(
+        &self,
+        models: &[(&Gpt, f64)],
+        mut prompts: Vec<Vec<u32>>,
+        eos_id: Option<u32>,
+    ) -> Result<Vec<Vec<u32>>> {
         self.check()?;
         // A prompt keeps at least half of the block, however long a reply may be.
-        let block = model.config.block_size;
+        let block = models.iter().map(|(model, _)| model.config.block_size).min().unwrap_or(0);
         let room = block.saturating_sub(self.max_new_tokens).max(block / 2).max(1);
         if let Some(i) = prompts.iter().position(Vec::is_empty) {
             let fix = "a prompt ends with \"\\n\\nAssistant:\"";
@@ -112,9 +170,18 @@ impl Sampler {
         order.sort_by_key(|&i| prompts[i].len());
         let size = order.len().div_ceil(parallel::threads()).clamp(1, MAX_BATCH);
         let groups: Vec<&[usize]> = order.chunks(size).collect();
-        let drawn = with_weights(model, Precision::F32, Purpose::Decode, |weights| {
-            parallel::map(&groups, |group| self.decode_group(weights, &prompts, group, eos_id))
-        })?;
+        let decode = |models: &[(&Weights<'_>, f64)]| {
+            parallel::map(&groups, |group| self.decode_group(models, block, &prompts, group, eos_id))
+        };
+        let lend = |model, work: &dyn Fn(&Weights<'_>) -> Result<_>| {
+            with_weights(model, Precision::F32, Purpose::Decode, work)
+        };
+        let drawn = match *models {
+            [(policy, one), (reference, other)] => {
+                lend(policy, &|w| lend(reference, &|r| decode(&[(w, one), (r, other)])))?
+            }
+            _ => lend(models[0].0, &|w| decode(&[(w, 1.0)]))?,
+        };
         let mut replies: Vec<(usize, Vec<u32>)> = order.iter().copied().zip(drawn.into_iter().flatten()).collect();
         replies.sort_by_key(|r| r.0);
         Ok(replies.into_iter().map(|r| r.1).collect())
@@ -122,19 +189,20 @@ impl Sampler {
 
     fn decode_group(
         &self,
-        weights: &Weights<'_>,
+        models: &[(&Weights<'_>, f64)],
+        block: usize,
         prompts: &[Vec<u32>],
         group: &[usize],
         eos_id: Option<u32>,
     ) -> Result<Vec<Vec<u32>>> {
-        let mut decoder = Decoder::new(weights)?;
+        let mut decoders =
+            models.iter().map(|(w, share)| Ok((Decoder::new(w)?, *share))).collect::<Result<Vec<_>>>()?;
         let mut rngs: Vec<Rng> = group.iter().map(|i| stream(self.seed, "sample", &[*i as u64])).collect();
         let mut drawn: Vec<Vec<u32>> = vec![vec![]; group.len()];
-        let config = weights.config();
-        let limit =
-            |g: usize| self.max_new_tokens.min(config.block_size - prompts[group[g]].len().min(config.block_size - 1));
+        let vocabulary = models[0].0.config().vocab_size;
+        let limit = |g: usize| self.max_new_tokens.min(block - prompts[group[g]].len().min(block - 1));
         for (g, &i) in group.iter().enumerate() {
-            let (_, logits) = decoder.start(&prompts[i])?;
+            let logits = mixed(&mut decoders, |decoder| Ok(decoder.start(&prompts[i])?.1))?;
             drawn[g].push(self.draw(&logits, &mut rngs[g])?);
         }
         let goes_on = |g: usize, ids: &[u32]| ids.last().copied() != eos_id && ids.len() < limit(g);
@@ -144,8 +212,8 @@ impl Sampler {
                 return Ok(drawn);
             }
             let last: Vec<u32> = alive.iter().filter_map(|&g| drawn[g].last().copied()).collect();
-            let logits = decoder.append(&alive, &last)?;
-            for (&g, logits) in alive.iter().zip(logits.chunks_exact(config.vocab_size)) {
+            let logits = mixed(&mut decoders, |decoder| decoder.append(&alive, &last))?;
+            for (&g, logits) in alive.iter().zip(logits.chunks_exact(vocabulary)) {
                 drawn[g].push(self.draw(logits, &mut rngs[g])?);
             }
         }
@@ -193,4 +261,29 @@ impl Sampler {
         }
         Ok(best)
     }
+}
+
+/// The logits of all decoders, added up by their shares; those of a single one are left as they are.
+fn mixed(
+    decoders: &mut [(Decoder<'_>, f64)],
+    mut step: impl FnMut(&mut Decoder<'_>) -> Result<Vec<f32>>,
+) -> Result<Vec<f32>> {
+    if let [(decoder, _)] = decoders {
+        return step(decoder);
+    }
+    let mut sum: Vec<f32> = vec![];
+    for (decoder, share) in decoders {
+        let logits = step(decoder)?;
+        sum.resize(logits.len(), 0.0);
+        sum.iter_mut().zip(logits).for_each(|(s, l)| *s += l * *share as f32);
+    }
+    Ok(sum)
+}
+
+fn read(drawn: Vec<Vec<u32>>, tokenizer: &Tokenizer) -> Result<Vec<Reply>> {
+    let replies = drawn.into_iter().map(|ids| {
+        let ended = ids.last() == Some(&tokenizer.eos_id());
+        Ok(Reply { text: tokenizer.decode(&ids)?, ids, ended })
+    });
+    replies.collect()
 }

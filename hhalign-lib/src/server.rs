@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use rand::Rng as _;
 use tiny_http::{Header, Method, Request, Response};
@@ -188,18 +187,19 @@ fn stream(request: Request, mut next: Box<dyn FnMut() -> Option<String> + Send>)
     crate::parallel::keep_quiet();
     let mut out = request.into_writer();
     let headers: String = HEADERS.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n{headers}\r\n");
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n{headers}\r\n");
     let mut send = |text: &str| out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
     if send(&head).is_err() {
         return;
     }
     while let Some(event) = next() {
         // An empty event is a comment: it finds out whether anybody is still there.
         let text = if event.is_empty() { ": still here\n\n".into() } else { format!("data: {event}\n\n") };
-        if send(&text).is_err() {
+        if send(&chunk(&text)).is_err() {
             return;
         }
     }
-    // The browser would connect again at once, and the last event says that this is the end.
-    std::thread::sleep(Duration::from_millis(200));
+    let _ = send(&chunk(""));
 }

@@ -28,6 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["pages"],
     &["server"],
     &["live"],
+    &["lab"],
     &["display"],
     &["prelude"],
 ];

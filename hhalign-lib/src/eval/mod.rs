@@ -1,6 +1,8 @@
 //! Five metrics, each with its number of cases and an interval: perplexity, toxicity, refusal, human preferences, quality.
 
+pub mod agreement;
 pub mod comparison;
+pub mod judgements;
 pub mod perplexity;
 pub mod quality;
 pub mod refusal;

@@ -1,5 +1,6 @@
 //! Human preferences: blind files for annotators, and what comes back from them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use rand::Rng as _;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
+use super::judgements::{Preference, annotator_files, read_judgements};
 use super::stats::{Estimate, bootstrap_mean, wilson};
 use crate::error::{Error, Result};
 use crate::rng::stream;
@@ -84,7 +86,9 @@ pub fn write_annotation_files(
     loop {
         let folder = if number == 1 { folder.to_path_buf() } else { numbered(folder, number) };
         let begun = [begun(&folder.join(PAIRWISE), &pairwise)?, begun(&folder.join(HELPFULNESS), &helpfulness)?];
-        if begun.contains(&Begun::Other) {
+        let of_annotators = annotator_files(&folder).into_iter().map(|path| self::begun(&path, &pairwise));
+        let of_annotators = of_annotators.collect::<Result<Vec<_>>>()?;
+        if begun.iter().chain(&of_annotators).any(|b| *b == Begun::Other) {
             number += 1;
             continue;
         }
@@ -141,24 +145,26 @@ fn begun(path: &Path, columns: &[(&str, Vec<String>)]) -> Result<Begun> {
 pub struct WinRate {
     /// The model whose wins are counted.
     pub model: String,
-    /// Rows in which it was preferred.
+    /// Pairs in which it was preferred.
     pub wins: usize,
-    /// Rows in which the other was preferred.
+    /// Pairs in which the other was preferred.
     pub losses: usize,
-    /// Rows judged a tie.
+    /// Pairs judged a tie.
     pub ties: usize,
-    /// Rows without a judgement.
+    /// Pairs without a judgement.
     pub open: usize,
+    /// People who have judged at least one pair.
+    pub annotators: usize,
     /// (wins + ties / 2) / judged, with its Wilson interval.
     pub rate: Estimate,
 }
 
-/// Reads the pairwise file back and counts the wins of `model`.
+/// Reads all judgements back and counts the wins of `model`: of several annotators' judgements of one pair the more
+/// frequent side counts, and neither makes a tie.
 ///
 /// # Errors
 /// A file is missing or has lost a column, a judgement is not A, B or tie, or an id is not in the key.
 pub fn read_preferences(folder: &Path, model: &str) -> Result<WinRate> {
-    let path = folder.join(PAIRWISE);
     let key: HashMap<String, (String, String)> = read_columns(&folder.join(KEY), &["id", "a", "b"])?
         .into_iter()
         .map(|mut r| (std::mem::take(&mut r[0]), (std::mem::take(&mut r[1]), std::mem::take(&mut r[2]))))
@@ -166,38 +172,33 @@ pub fn read_preferences(folder: &Path, model: &str) -> Result<WinRate> {
     if !key.values().any(|(a, b)| a == model || b == model) {
         return Err(Error::new("the key names no such model", model, "use the name that the files were written with"));
     }
+    let judged = read_judgements(folder)?;
     let (mut wins, mut losses, mut ties, mut open) = (0, 0, 0, 0);
-    for (row, cells) in read_columns(&path, &["id", "preference"])?.into_iter().enumerate() {
-        let place = || format!("{}, row {}", path.display(), row + 2);
+    for (row, cells) in read_columns(&folder.join(PAIRWISE), &["id"])?.into_iter().enumerate() {
         let (a, b) = key.get(&cells[0]).ok_or_else(|| {
             Error::new("an id that the key does not have", cells[0].as_str(), "keep the files of one run together")
-                .at(place())
+                .at(format!("{}, row {}", folder.join(PAIRWISE).display(), row + 2))
         })?;
-        let preferred = match cells[1].to_lowercase().as_str() {
-            "" => {
+        let of_pair: Vec<Preference> = judged.values().filter_map(|of| of.get(&cells[0]).copied()).collect();
+        let count = |wanted: Preference| of_pair.iter().filter(|p| **p == wanted).count();
+        let preferred = match count(Preference::A).cmp(&count(Preference::B)) {
+            _ if of_pair.is_empty() => {
                 open += 1;
                 continue;
             }
-            "tie" | "=" | "both" | "neither" => {
+            Ordering::Greater => a,
+            Ordering::Less => b,
+            Ordering::Equal => {
                 ties += 1;
                 continue;
-            }
-            "a" => a,
-            "b" => b,
-            _ => {
-                return Err(Error::new(
-                    "a preference must be A, B or tie",
-                    cells[1].as_str(),
-                    "correct the cell, or leave it empty",
-                )
-                .at(place()));
             }
         };
         if preferred == model { wins += 1 } else { losses += 1 }
     }
-    let judged = wins + losses + ties;
-    let rate = if judged == 0 { Estimate::not_enough_data(0) } else { wilson(wins as f64 + ties as f64 / 2.0, judged) };
-    Ok(WinRate { model: model.into(), wins, losses, ties, open, rate })
+    let n = wins + losses + ties;
+    let rate = if n == 0 { Estimate::not_enough_data(0) } else { wilson(wins as f64 + ties as f64 / 2.0, n) };
+    let annotators = judged.values().filter(|of| !of.is_empty()).count();
+    Ok(WinRate { model: model.into(), wins, losses, ties, open, annotators, rate })
 }
 
 /// Reads the ratings of one model's replies back.
@@ -232,7 +233,7 @@ pub fn read_helpfulness(folder: &Path, model: &str, seed: u64) -> Result<Estimat
 }
 
 /// Some columns of a CSV as trimmed texts, row by row.
-fn read_columns(path: &Path, names: &[&str]) -> Result<Vec<Vec<String>>> {
+pub(crate) fn read_columns(path: &Path, names: &[&str]) -> Result<Vec<Vec<String>>> {
     std::fs::metadata(path).map_err(|e| Error::io(path, &e))?;
     let options = CsvReadOptions::default().with_has_header(true).with_infer_schema_length(Some(0));
     let frame = options

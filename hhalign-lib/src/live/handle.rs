@@ -35,6 +35,7 @@ use crate::train::{Change, History, Outcome, Recipe, TrainConfig, progress_line}
 #[derive(Clone)]
 pub struct Run {
     pub(super) shared: Arc<Shared>,
+    note: String,
 }
 
 /// What can be held and let go: a run, or a sweep of runs.
@@ -73,8 +74,8 @@ pub struct Branch {
 }
 
 impl Run {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>, note: String) -> Self {
+        Self { shared, note }
     }
 
     /// Takes up a run by its name in [`super::runs_folder`], or by the path of its folder: one that was interrupted goes
@@ -117,9 +118,9 @@ impl Run {
         self.shared.control().phase
     }
 
-    /// How it came to be: begun anew, gone on from a step, or finished before.
+    /// How this handle came to its run: `goes on from step 40`, `had finished before`; empty where the run began with it.
     pub fn note(&self) -> String {
-        self.shared.control().note.clone()
+        self.note.clone()
     }
 
     /// What ended it, where that was an error or a panic.
@@ -200,7 +201,8 @@ impl Run {
     pub fn progress_line(&self) -> String {
         let phase = self.phase();
         let Some(progress) = self.shared.progress() else {
-            return format!("{}  {phase}", self.shared.name);
+            let why = self.error().map_or(String::new(), |e| format!(": {}", e.what()));
+            return format!("{}  {phase}{why}", self.shared.name);
         };
         let recipe = self.shared.recipe();
         let losses: Vec<f64> = progress.state.history.series("loss").iter().map(|p| p.1).collect();

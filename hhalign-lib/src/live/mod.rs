@@ -173,11 +173,10 @@ fn take_up(
     let folder = store.folder().canonicalize().map_err(|e| Error::io(store.folder(), &e))?;
     let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(shared) = here.get(&folder) {
-        let mut control = shared.control();
-        if control.phase.is_active() || control.phase == Phase::Finished {
-            control.note = if control.phase.is_active() { "was running already" } else { "had finished before" }.into();
-            drop(control);
-            return Ok(Run::new(Arc::clone(shared)));
+        let phase = shared.control().phase;
+        if phase.is_active() || phase == Phase::Finished {
+            let note = if phase.is_active() { "was running already" } else { "had finished before" };
+            return Ok(Run::new(Arc::clone(shared), note.into()));
         }
     }
     let lock = store.lock()?;
@@ -188,22 +187,24 @@ fn take_up(
     let (checkpoint, damaged) = if known { newest(&store) } else { (None, 0) };
     let finished = store.standing().is_some_and(|s| s.phase == Phase::Finished);
     let shared = Arc::new(Shared::new(name, manifest, sources, model()?, store));
-    match (&checkpoint, finished) {
+    let note = match (&checkpoint, finished) {
         (Some((step, path)), true) => {
             let progress = Progress::read(path, &shared.model)?;
             let _ = shared.progress.set(RwLock::new(progress));
-            shared.is_ended(Phase::Finished, format!("had finished before, at step {step}"));
+            shared.is_ended(Phase::Finished);
+            format!("had finished before, at step {step}")
         }
         (found, _) => {
-            if let Some((step, _)) = found {
+            let note = found.as_ref().map_or(String::new(), |(step, _)| {
                 let damaged = if damaged > 0 { " (the checkpoint after it is damaged)" } else { "" };
-                shared.control().note = format!("goes on from step {step}{damaged}");
-            }
+                format!("goes on from step {step}{damaged}")
+            });
             shared.begin(checkpoint.map(|c| c.1), lock)?;
+            note
         }
-    }
+    };
     here.insert(folder, Arc::clone(&shared));
-    Ok(Run::new(shared))
+    Ok(Run::new(shared, note))
 }
 
 /// The last checkpoint that is whole, by its step, and how many after it are not.

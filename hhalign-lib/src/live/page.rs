@@ -11,8 +11,6 @@ use crate::pages;
 use crate::server::{self, Page, Reply};
 use crate::view::View;
 
-/// A picture of one point.
-const DOT: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1\" height=\"1\"/>";
 /// Shortest time between two pictures that a browser is sent.
 const PACE: Duration = Duration::from_millis(250);
 /// After so long without news a browser is asked whether it is still there.
@@ -60,7 +58,7 @@ impl Page for Run {
         match name {
             "" => Reply::Document("text/html; charset=utf-8", pages::live()),
             // A notebook's output asks for it: a picture may come from anywhere, and tells nothing.
-            "alive.svg" => Reply::Document("image/svg+xml", DOT.into()),
+            "alive.svg" => Reply::Document("image/svg+xml", pages::DOT.into()),
             "state" => Reply::Document("application/json", self.state(0).to_string()),
             "events" => {
                 let (run, mut sent, mut last, mut over) = (self.clone(), 0, String::new(), false);

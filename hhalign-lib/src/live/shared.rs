@@ -32,8 +32,6 @@ pub(super) struct Shared {
 /// What is wished of the run and what is known of it.
 pub(super) struct Control {
     pub(super) phase: Phase,
-    /// Where the run came from: `goes on from step 40`.
-    pub(super) note: String,
     pub(super) error: Option<Error>,
     pause: bool,
     stop: bool,
@@ -48,7 +46,6 @@ impl Shared {
     pub(super) fn new(name: String, manifest: Manifest, sources: Sources, model: Gpt, store: Store) -> Self {
         let control = Control {
             phase: Phase::Preparing,
-            note: String::new(),
             error: None,
             pause: false,
             stop: false,
@@ -165,9 +162,8 @@ impl Shared {
     }
 
     /// A run that had ended before: there is nothing to do, and all to see.
-    pub(super) fn is_ended(&self, phase: Phase, note: String) {
-        let mut control = self.control();
-        (control.phase, control.note) = (phase, note);
+    pub(super) fn is_ended(&self, phase: Phase) {
+        self.control().phase = phase;
     }
 }
 

@@ -51,6 +51,11 @@ impl Dpo {
     }
 }
 
+/// What a run is doing, and why where it failed.
+fn state(run: &Run) -> String {
+    run.error().map_or_else(|| run.phase().to_string(), |error| format!("failed: {}", error.what()))
+}
+
 impl Pausable for Sweep {
     fn pause(&self) {
         self.runs.iter().for_each(Run::pause);
@@ -106,7 +111,7 @@ impl Sweep {
         let margins = last("eval_rewards/margins").iter().zip(&self.betas).map(|(m, beta)| m / beta).collect();
         let columns = vec![
             Column::float("β", 3, self.betas.clone()),
-            Column::text("state", self.runs.iter().map(|run| run.phase().to_string()).collect()),
+            Column::text("state", self.runs.iter().map(state).collect()),
             Column::int("step", self.runs.iter().map(|run| run.step() as i64).collect()),
             Column::float("accuracy", 3, last("eval_rewards/accuracies")),
             Column::float("D, nats", 2, margins),

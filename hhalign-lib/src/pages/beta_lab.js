@@ -97,7 +97,8 @@
 
   const risingOrder = (values) => Uint32Array.from(values.keys()).sort((i, j) => values[i] - values[j]);
 
-  // What stands at each rank once both sides are sorted, and which pair's chosen reply that is. Beta does not change it.
+  // What stands at each rank once both sides are sorted, and which pair's chosen reply that is. Beta does not change it,
+  // and the numbers of one `data` are taken as fixed.
   const ranked = new WeakMap();
   function atRank(name, data) {
     if (!ranked.has(data)) ranked.set(data, {});
@@ -254,7 +255,7 @@
       return;
     }
     const view = overview(data);
-    const state = { beta: data.beta, loss: known.find((l) => l.name === data.loss) ?? known[0], smoothing: 0 };
+    const state = { beta: data.beta, loss: known[0], smoothing: 0 };
     const [low, high] = [Math.min(0.01, data.beta), Math.max(5, data.beta)].map(Math.log10);
     const id = `hh-lab-${labs++}-${Math.random().toString(36).slice(2, 8)}`;
     root.innerHTML = `
@@ -262,13 +263,13 @@
       <div class="hh-controls">
         <div class="hh-control">
           <label><span class="hh-name"><span>β</span><span data-is="beta"></span></span>
-            <input type="range" data-is="slider" min="${low}" max="${high}" step="0.001"></label>
+            <input type="range" aria-label="beta" data-is="slider" min="${low}" max="${high}" step="0.001"></label>
           <div class="hh-row"><button type="button" data-is="trained">As trained</button>
             <span class="hh-small">β ${hhalign.number(data.beta)}, ${hhalign.escape(data.loss)}</span></div>
         </div>
         <div class="hh-control">
           <label><span class="hh-name"><span>Label smoothing ε</span><span data-is="epsilon"></span></span>
-            <input type="range" data-is="smoothing" min="0" max="0.49" step="0.001" aria-describedby="${id}"></label>
+            <input type="range" aria-label="label smoothing" data-is="smoothing" min="0" max="0.49" step="0.001" aria-describedby="${id}"></label>
           <p class="hh-small" id="${id}" data-is="reason"></p>
         </div>
         <div class="hh-control">
@@ -315,25 +316,19 @@
         redraw();
       });
     };
-    part.slider.addEventListener('input', () => {
-      state.beta = 10 ** Number(part.slider.value);
+    const on = (name, event, act) => part[name].addEventListener(event, () => {
+      act();
       schedule();
     });
-    part.smoothing.addEventListener('input', () => {
-      state.smoothing = Number(part.smoothing.value);
-      schedule();
-    });
-    part.loss.addEventListener('change', () => {
-      chooseLoss(known.find((l) => l.name === part.loss.value));
-      schedule();
-    });
-    part.trained.addEventListener('click', () => {
+    on('slider', 'input', () => (state.beta = 10 ** Number(part.slider.value)));
+    on('smoothing', 'input', () => (state.smoothing = Number(part.smoothing.value)));
+    on('loss', 'change', () => chooseLoss(known.find((l) => l.name === part.loss.value)));
+    const asTrained = () => {
       chooseBeta(data.beta);
       chooseLoss(known.find((l) => l.name === data.loss) ?? known[0]);
-      schedule();
-    });
-    chooseBeta(state.beta);
-    chooseLoss(state.loss);
+    };
+    on('trained', 'click', asTrained);
+    asTrained();
     redraw();
     hhalign.follow(root, schedule);
   };
@@ -358,7 +353,7 @@
       [number(mean(losses), 5), `mean loss (${escape(loss.name)}, β ${number(beta)})`],
       [percent(view.accuracy), 'reward accuracy: D\u00a0>\u00a00, ties one half. The same at every β, since the weights are fixed'],
       [percent(view.fell), 'of the chosen replies are less likely than under the reference (a\u00a0&lt;\u00a00)'],
-      [number(total / view.n), 'mean gradient weight |∂loss/∂log π(chosen)|'],
+      [number(total / view.n), 'mean gradient weight |\u2060∂loss\u2060/\u2060∂log π(chosen)|'],
       [view.n.toLocaleString('en'), 'pairs'],
     ].map(([value, text]) => `<div class="hh-number"><b>${value}</b><span>${text}</span></div>`).join('');
 

@@ -10,6 +10,8 @@
   const INK = 'var(--hh-ink,currentColor)';
   const GRID = 'var(--hh-grid,#88888840)';
   const ROW = 16;
+  // A curve of more points than this is drawn by stretches.
+  const LONG = 320;
 
   const escape = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
@@ -44,7 +46,8 @@
       if (v > high) high = v;
     }
     if (low > high) return [0, 1];
-    const pad = high > low ? (high - low) * room : Math.abs(low) * 0.1 || 0.5;
+    // What differs by rounding only is one level, not a picture of the rounding.
+    const pad = high - low > Math.abs(low) * 1e-3 ? (high - low) * room : Math.abs(low) * 0.05 || 0.5;
     return [low - pad, high + pad];
   }
 
@@ -52,7 +55,7 @@
     if (format === 'percent') return `${(value * 100).toFixed(Math.max(0, -Math.floor(Math.log10(step * 100) + 1e-9)))}%`;
     const size = Math.abs(value);
     let text;
-    if (size >= 1e9 || (step < 1e-4 && value !== 0)) text = value.toExponential(1);
+    if (size >= 1e9 || (step < 1e-6 && value !== 0)) text = value.toExponential(1);
     else if (size >= 1e6) text = `${Number((value / 1e6).toPrecision(4))}M`;
     else if (size >= 1e4) text = `${Number((value / 1e3).toPrecision(4))}k`;
     else text = value.toFixed(Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
@@ -72,23 +75,14 @@
     return found;
   }
 
-  /** At most about `limit` points: the lowest and the highest of each stretch, so that no spike is lost. */
-  function thin(points, limit = 600) {
-    if (points.length <= limit) return points;
-    const kept = [points[0]];
-    const stretch = (points.length / limit) * 2;
-    for (let from = 1; from < points.length - 1; from += stretch) {
-      const part = points.slice(Math.floor(from), Math.min(points.length - 1, Math.floor(from + stretch)));
-      if (!part.length) continue;
-      let [low, high] = [0, 0];
-      part.forEach((p, i) => {
-        if (p[1] < part[low][1]) low = i;
-        if (p[1] > part[high][1]) high = i;
-      });
-      for (const i of new Set([Math.min(low, high), Math.max(low, high)])) kept.push(part[i]);
-    }
-    kept.push(points[points.length - 1]);
-    return kept;
+  /** Long noisy curves as stretches: [x, mean, lowest, highest] of each, so that the trend shows and no spike is lost. */
+  function stretches(points, count = 140) {
+    return Array.from({ length: count }, (_, k) => {
+      const part = points.slice(Math.floor((k * points.length) / count), Math.floor(((k + 1) * points.length) / count));
+      const ys = part.map((p) => p[1]);
+      const middle = (k) => part.reduce((sum, p) => sum + p[k], 0) / part.length;
+      return [middle(0), middle(1), Math.min(...ys), Math.max(...ys)];
+    });
   }
 
   /** Axes, grid, marks and texts, and the scales to draw by. Room for each text is measured before the plot gets the rest. */
@@ -104,7 +98,7 @@
 
     const marks = placeMarks(spec.marks ?? [], sx, plotWidth);
     const rows = Math.max(0, ...marks.map((m) => m.row + 1));
-    const top = ROW + 4 + rows * ROW + (spec.above ? ROW : 0);
+    const top = ROW + 7 + rows * ROW + (spec.above ? ROW : 0);
     const strip = spec.strip ? 34 : 0;
     const bottom = strip + 19 + 17 + (spec.below ? ROW : 0);
     const plotHeight = spec.height;
@@ -130,7 +124,7 @@
     }
     text(left + plotWidth / 2, base + strip + 33, 'middle', spec.x ?? '');
     for (const m of marks) {
-      const rowTop = ROW + 4 + Math.max(0, m.row) * ROW;
+      const rowTop = ROW + 7 + Math.max(0, m.row) * ROW;
       const lineTop = m.row < 0 || m.crossed ? top : rowTop;
       rule(left + m.px, lineTop, left + m.px, base, `stroke:${INK};stroke-width:1.2;stroke-dasharray:1 3`);
       if (m.row >= 0) text(left + m.start, rowTop + 11, 'start', m.text);
@@ -186,12 +180,22 @@
   function seriesShape(series, i, points) {
     const colour = COLOURS[(series.colour ?? i) % COLOURS.length];
     const dash = series.dash ?? DASHES[i % DASHES.length];
-    const line = series.join === false ? '' : `<path d="${path(points)}" style="fill:none;stroke:${colour};stroke-width:${series.thin ? 1.3 : 2}${dash ? `;stroke-dasharray:${dash}` : ''}"/>`;
-    // One point has no line to be seen by.
-    const dots = series.markers || series.join === false || points.length === 1 ? points.slice(0, 200) : [];
+    const line = series.join === false ? '' : `<path d="${path(points)}" style="fill:none;stroke:${colour};stroke-width:${series.thin ? 1.4 : 2}${dash ? `;stroke-dasharray:${dash}` : ''}"/>`;
+    // One point has no line to be seen by; many markers would hide their own line.
+    const every = series.join === false ? 1 : Math.ceil(points.length / 25);
+    const dots = series.markers || series.join === false || points.length === 1 ? points.filter((_, k) => k % every === 0) : [];
     const marker = MARKERS[i % MARKERS.length];
     const d = dots.filter((p) => Number.isFinite(p[1])).map(([x, y]) => marker(Number(x.toFixed(1)), Number(y.toFixed(1)))).join('');
     return line + (d ? `<path d="${d}" style="fill:${colour}"/>` : '');
+  }
+
+  function plotted(series, i, f) {
+    const scaled = (p) => [f.sx(p[0]), f.sy(p[1])];
+    if (series.points.length <= LONG || series.markers) return seriesShape(series, i, series.points.map(scaled));
+    const parts = stretches(series.points);
+    const around = [...parts.map((p) => scaled([p[0], p[3]])), ...parts.map((p) => scaled([p[0], p[2]])).reverse()];
+    const colour = COLOURS[(series.colour ?? i) % COLOURS.length];
+    return `<path d="${path(around)}z" style="fill:${colour};fill-opacity:.28"/>${seriesShape(series, i, parts.map(scaled))}`;
   }
 
   const key = (shape, name) =>
@@ -224,10 +228,15 @@
       width: widthOf(el, spec),
     };
     const f = frame(full);
-    const scaled = all.map((s) => thin(s.points).map(([x, y]) => [f.sx(x), f.sy(y)]));
-    const shapes = all.map((s, i) => seriesShape(s, spec.series.indexOf(s), scaled[i])).join('');
-    const picture = clipped(f, (spec.level ? levelLine(f.plotWidth, f.sy(spec.level.y)) : '') + shapes) + stripShape(f, full);
-    const legend = all.map((s) => key(seriesShape(s, spec.series.indexOf(s), s.join === false ? [[13, 6]] : s.markers ? [[0, 6], [13, 6], [26, 6]] : [[0, 6], [26, 6]]), s.name));
+    const place = (series) => spec.series.indexOf(series);
+    const shapes = all.map((series) => plotted(series, place(series), f)).join('');
+    const empty = all.length ? '' : `<text x="${f.plotWidth / 2}" y="${f.plotHeight / 2}" text-anchor="middle" style="fill:${INK}" font-size="12">no measurements yet</text>`;
+    const picture = clipped(f, (spec.level ? levelLine(f.plotWidth, f.sy(spec.level.y)) : '') + shapes + empty) + stripShape(f, full);
+    const legend = all.map((series) => {
+      const shape = series.join === false ? [[13, 6]] : series.markers ? [[4, 6], [22, 6]] : [[0, 6], [26, 6]];
+      const long = series.points.length > LONG && !series.markers;
+      return key(seriesShape(series, place(series), shape), long ? `${series.name}: mean and range` : series.name);
+    });
     if (spec.level) legend.push(key(levelLine(26, 6), spec.level.text));
     if (spec.strip) legend.push(key(`<path d="M0 12V8h6V4h7V1h6v6h7v5z" style="fill:${INK};fill-opacity:.55"/>`, spec.strip.name));
     show(el, spec, legend, svg(f, spec.label ?? describe(spec, all), picture));
@@ -372,5 +381,5 @@
     if (theme === 'dark' || theme === 'light') document.documentElement.classList.add(`hh-${theme}`);
   };
 
-  Object.assign(hhalign, { escape, number, percent, range, counts, thin, ticks });
+  Object.assign(hhalign, { escape, number, percent, range });
 })();

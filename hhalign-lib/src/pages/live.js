@@ -68,6 +68,7 @@
       part('lost').hidden = true;
       document.body.dataset.points = state.records.length;
       document.body.dataset.phase = state.phase;
+      if (FINAL.includes(state.phase)) source?.close();
       later();
       return true;
     }
@@ -104,10 +105,11 @@
       part('phase').dataset.shown = phase;
       part('name').textContent = state.name;
       document.title = `${state.name}: ${phase}`;
-      part('steps').textContent = `step ${state.step} of ${state.max_steps}`;
+      part('steps').textContent = `step ${state.step.toLocaleString('en')} of ${state.max_steps.toLocaleString('en')}`;
       part('speed').textContent = state.tokens_per_s > 0 ? `${Math.round(state.tokens_per_s).toLocaleString('en')} tokens/s` : '';
-      const running = state.seconds > 0 ? `${duration(state.seconds)} so far` : '';
-      const left = FINAL.includes(state.phase) || state.seconds_left === null ? '' : `about ${duration(state.seconds_left)} left`;
+      const over = FINAL.includes(state.phase);
+      const running = state.seconds > 0 ? `${duration(state.seconds)}${over ? '' : ' so far'}` : '';
+      const left = over || state.seconds_left === null ? '' : `about ${duration(state.seconds_left)} left`;
       part('left').textContent = [running, left].filter(Boolean).join(', ');
       part('bar').setAttribute('aria-valuemax', state.max_steps);
       part('bar').setAttribute('aria-valuenow', state.step);
@@ -115,7 +117,6 @@
       part('error').textContent = state.error;
       part('error').hidden = !state.error;
       part('note').textContent = state.note;
-      const over = FINAL.includes(state.phase);
       const out = !part('lost').hidden;
       part('actions').hidden = over;
       part('pause').textContent = asked === 'paused' ? 'Pausing …' : asked === 'training' ? 'Resuming …' : state.phase === 'paused' ? 'Resume' : 'Pause';
@@ -154,6 +155,9 @@
       const reply = await fetch('state', { cache: 'no-store' });
       if (!reply.ok) throw new Error(`state: ${reply.status}`);
       const whole = await reply.json();
+      // An event may have overtaken this answer.
+      const older = whole.records.length < (state?.records.length ?? 0) || FINAL.includes(state?.phase);
+      if (source && state?.id === whole.id && older) return;
       state = null;
       take({ ...whole, from: 0 });
     }
@@ -181,10 +185,10 @@
       source = new EventSource('events');
       // A source that retries by itself would not fetch what was missed: we start anew.
       source.onerror = lose;
+      // What happened between the answer and the first event would be missed.
+      source.onopen = () => load().catch(lose);
       source.onmessage = (event) => {
-        const news = JSON.parse(event.data);
-        if (!take(news)) load().catch(lose);
-        else if (FINAL.includes(state.phase)) source?.close();
+        if (!take(JSON.parse(event.data))) load().catch(lose);
       };
     }
 

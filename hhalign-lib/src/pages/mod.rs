@@ -8,6 +8,9 @@ use crate::table::escape;
 const STYLE: &str = include_str!("style.css");
 const CHART: &str = include_str!("chart.js");
 
+/// A picture of one point: what a page answers that only wants to be known as reachable.
+pub const DOT: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1\" height=\"1\"/>";
+
 /// The page of a running training; it asks the server for the rest.
 pub fn live() -> String {
     let live = include_str!("live.js");
@@ -27,6 +30,16 @@ pub fn beta_lab(data: &Value) -> String {
     let lab = include_str!("beta_lab.js");
     format!(
         "<style>{STYLE}</style><div class=\"hhalign\" id=\"{id}\"></div>\n<script>{CHART}\n{lab}\nhhalign.betaLab(document.getElementById(\"{id}\"), {data});</script>"
+    )
+}
+
+/// A slider through replies that were drawn beforehand.
+pub fn slider(data: &Value) -> String {
+    let data = in_script(data);
+    let id = element("slider", &data);
+    let slider = include_str!("slider.js");
+    format!(
+        "<style>{STYLE}</style><div class=\"hhalign\" id=\"{id}\"></div>\n<script>({slider})(document.getElementById(\"{id}\"), {data});</script>"
     )
 }
 

@@ -1,0 +1,139 @@
+//! How far annotators agree: percent, Cohen's kappa, Krippendorff's alpha.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::judgements::{Judgements, read_judgements};
+use crate::error::Result;
+use crate::table::{Column, Table};
+
+/// The share of units on which two annotators agree; not a number where there is none.
+pub fn percent_agreement<T: PartialEq>(one: &[T], other: &[T]) -> f64 {
+    let n = one.len().min(other.len());
+    one.iter().zip(other).filter(|(a, b)| a == b).count() as f64 / n as f64
+}
+
+/// Cohen's kappa of two annotators: agreement beyond what their own rates would give by chance; 1 where both use one and
+/// the same label only.
+///
+/// # Source
+/// Cohen 1960, Educational and Psychological Measurement 20, 37-46.
+///
+/// # Example
+/// ```
+/// use hhalign::eval::agreement::cohen_kappa;
+/// // 20 times yes/yes, 5 yes/no, 10 no/yes, 15 no/no
+/// let counts = [(true, true, 20), (true, false, 5), (false, true, 10), (false, false, 15)];
+/// let one: Vec<bool> = counts.iter().flat_map(|&(a, _, n)| vec![a; n]).collect();
+/// let other: Vec<bool> = counts.iter().flat_map(|&(_, b, n)| vec![b; n]).collect();
+/// assert!((cohen_kappa(&one, &other) - 0.4).abs() < 1e-12);
+/// ```
+pub fn cohen_kappa<T: Ord>(one: &[T], other: &[T]) -> f64 {
+    let n = one.len().min(other.len()) as f64;
+    let share = |labels: &[T], wanted: &T| labels.iter().filter(|l| *l == wanted).count() as f64 / n;
+    let labels: BTreeSet<&T> = one.iter().chain(other).collect();
+    let chance: f64 = labels.iter().map(|l| share(one, l) * share(other, l)).sum();
+    let observed = percent_agreement(one, other);
+    if chance >= 1.0 { 1.0 } else { (observed - chance) / (1.0 - chance) }
+}
+
+/// Krippendorff's alpha for nominal labels; each unit holds the labels it was given, however many annotators gave one.
+///
+/// Units with fewer than two labels cannot be paired and are left out. Not a number where nothing can be paired.
+///
+/// # Source
+/// Krippendorff 2011, Computing Krippendorff's alpha-reliability, section C.
+///
+/// # Example
+/// ```
+/// use hhalign::eval::agreement::krippendorff_alpha;
+/// // Four observers, twelve units, some missing: the usual nominal example.
+/// let units: Vec<Vec<u8>> = vec![
+///     vec![1, 1, 1], vec![2, 2, 3, 2], vec![3, 3, 3, 3], vec![3, 3, 3, 3], vec![2, 2, 2, 2], vec![1, 2, 3, 4],
+///     vec![4, 4, 4, 4], vec![1, 1, 2, 1], vec![2, 2, 2, 2], vec![5, 5, 5], vec![1, 1], vec![3],
+/// ];
+/// assert!((krippendorff_alpha(&units) - 0.743).abs() < 5e-4);
+/// ```
+pub fn krippendorff_alpha<T: Ord>(units: &[Vec<T>]) -> f64 {
+    let paired: Vec<&Vec<T>> = units.iter().filter(|unit| unit.len() >= 2).collect();
+    let mut totals: BTreeMap<&T, f64> = BTreeMap::new();
+    let mut disagreeing = 0.0;
+    for unit in &paired {
+        let mut counts: BTreeMap<&T, f64> = BTreeMap::new();
+        for label in unit.iter() {
+            *counts.entry(label).or_default() += 1.0;
+            *totals.entry(label).or_default() += 1.0;
+        }
+        let m = unit.len() as f64;
+        disagreeing += counts.values().map(|c| c * (m - c)).sum::<f64>() / (m - 1.0);
+    }
+    let n: f64 = totals.values().sum();
+    let expected: f64 = totals.values().map(|c| c * (n - c)).sum::<f64>() / (n - 1.0);
+    if n == 0.0 {
+        f64::NAN
+    } else if expected == 0.0 {
+        1.0
+    } else {
+        1.0 - disagreeing / expected
+    }
+}
+
+/// How far the annotators of a folder agree.
+#[derive(Debug, Clone)]
+pub struct Agreement {
+    judged: BTreeMap<String, Judgements>,
+}
+
+impl Agreement {
+    /// Of all judgements in a folder.
+    ///
+    /// # Errors
+    /// As [`read_judgements`].
+    pub fn read(folder: &Path) -> Result<Self> {
+        Ok(Self { judged: read_judgements(folder)?.into_iter().filter(|(_, of)| !of.is_empty()).collect() })
+    }
+
+    /// Krippendorff's alpha over all annotators and the number of pairs that at least two of them judged.
+    pub fn alpha(&self) -> (f64, usize) {
+        let ids: BTreeSet<&String> = self.judged.values().flat_map(BTreeMap::keys).collect();
+        let units: Vec<Vec<_>> =
+            ids.iter().map(|id| self.judged.values().filter_map(|of| of.get(*id)).collect()).collect();
+        (krippendorff_alpha(&units), units.iter().filter(|unit| unit.len() >= 2).count())
+    }
+
+    /// Every two annotators, what they agree on, and alpha over all below.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn table(&self) -> Result<Table> {
+        let names: Vec<&String> = self.judged.keys().collect();
+        let name = |i: usize| if names[i].is_empty() { "by hand".to_string() } else { names[i].clone() };
+        let (mut who, mut n, mut percent, mut kappa) = (vec![], vec![], vec![], vec![]);
+        for i in 0..names.len() {
+            for j in i + 1..names.len() {
+                let (one, other) = (&self.judged[names[i]], &self.judged[names[j]]);
+                let both: Vec<(_, _)> = one.iter().filter_map(|(id, a)| Some((*a, *other.get(id)?))).collect();
+                let (a, b): (Vec<_>, Vec<_>) = both.into_iter().unzip();
+                who.push(format!("{} and {}", name(i), name(j)));
+                n.push(a.len() as i64);
+                percent.push(percent_agreement(&a, &b));
+                kappa.push(if a.is_empty() { f64::NAN } else { cohen_kappa(&a, &b) });
+            }
+        }
+        let columns = vec![
+            Column::text("annotators", who),
+            Column::int("pairs", n),
+            Column::float("agreement", 3, percent),
+            Column::float("Cohen's kappa", 3, kappa),
+        ];
+        let (alpha, units) = self.alpha();
+        let all = match names.len() {
+            0 | 1 => format!("Not enough data: {} annotator(s), and agreement needs two.", names.len()),
+            _ if alpha.is_nan() => "Not enough data: no pair was judged by two annotators.".into(),
+            m => format!(
+                "Krippendorff's alpha over {m} annotators and {units} pairs: {alpha:.3}. 0 is chance, 1 is full agreement."
+            ),
+        };
+        Ok(Table::new("Agreement", columns)?.with_note(all))
+    }
+}

@@ -1,0 +1,150 @@
+//! Who judged which pair how: one file for each annotator, in the form of the file that was handed out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::winrate::{PAIRWISE, read_columns};
+use crate::error::{Error, Result};
+use crate::table::{Column, Table};
+
+/// Which of two replies somebody prefers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Preference {
+    /// The left one.
+    A,
+    /// The right one.
+    B,
+    /// Neither.
+    Tie,
+}
+
+impl fmt::Display for Preference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::Tie => "tie",
+        })
+    }
+}
+
+impl Preference {
+    /// Reads a cell; `None` where it is empty.
+    ///
+    /// # Errors
+    /// A text that is not A, B or tie.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::eval::judgements::Preference;
+    /// assert_eq!(Preference::read(" b ")?, Some(Preference::B));
+    /// assert_eq!(Preference::read("")?, None);
+    /// assert!(Preference::read("C").is_err());
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn read(cell: &str) -> Result<Option<Self>> {
+        Ok(match cell.trim().to_lowercase().as_str() {
+            "" => None,
+            "a" => Some(Self::A),
+            "b" => Some(Self::B),
+            "tie" | "=" | "both" | "neither" => Some(Self::Tie),
+            _ => {
+                let fix = "correct the cell, or leave it empty";
+                return Err(Error::new("a preference must be A, B or tie", cell.trim(), fix));
+            }
+        })
+    }
+}
+
+/// Judgements of one annotator by the id of the pair.
+pub type Judgements = BTreeMap<String, Preference>;
+
+/// The file of an annotator: `pairwise_preferences_for_annotation.NAME.csv`; without a name the one that was handed out.
+fn file(folder: &Path, annotator: &str) -> PathBuf {
+    let stem = PAIRWISE.trim_end_matches(".csv");
+    folder.join(if annotator.is_empty() { PAIRWISE.into() } else { format!("{stem}.{annotator}.csv") })
+}
+
+/// Says whether a name can be an annotator's: letters, digits, `-` and `_`, at most 40.
+///
+/// # Errors
+/// Another name.
+pub fn check_annotator(name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > 40 || !name.chars().all(fits) {
+        let fix = "use letters, digits, - and _, at most 40 of them";
+        return Err(Error::new("this cannot be an annotator's name", name, fix));
+    }
+    Ok(())
+}
+
+/// All judgements in a folder by annotator; whoever filled the file that was handed out has an empty name.
+///
+/// # Errors
+/// A file is missing or has lost a column, or a judgement is not A, B or tie.
+pub fn read_judgements(folder: &Path) -> Result<BTreeMap<String, Judgements>> {
+    let named = annotator_files(folder)
+        .into_iter()
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.rsplit_once('.')?.1.to_string()));
+    let names: Vec<String> = [String::new()].into_iter().chain(named).collect();
+    names.into_iter().map(|name| Ok((name.clone(), read_of(folder, &name)?))).collect()
+}
+
+/// The files of annotators with a name.
+pub(super) fn annotator_files(folder: &Path) -> Vec<PathBuf> {
+    let stem = format!("{}.", PAIRWISE.trim_end_matches(".csv"));
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries
+        .filter(|path| {
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            name.strip_prefix(&stem).and_then(|n| n.strip_suffix(".csv")).is_some_and(|n| check_annotator(n).is_ok())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// The judgements of one annotator; none where there is no file yet.
+///
+/// # Errors
+/// As [`read_judgements`].
+pub fn read_of(folder: &Path, annotator: &str) -> Result<Judgements> {
+    let path = file(folder, annotator);
+    if !annotator.is_empty() && !path.exists() {
+        return Ok(Judgements::new());
+    }
+    let mut judged = Judgements::new();
+    for (row, cells) in read_columns(&path, &["id", "preference"])?.into_iter().enumerate() {
+        let place = || format!("{}, row {}", path.display(), row + 2);
+        if let Some(preference) = Preference::read(&cells[1]).map_err(|e| e.at(place()))? {
+            judged.insert(cells[0].clone(), preference);
+        }
+    }
+    Ok(judged)
+}
+
+/// Writes one judgement into the annotator's file, or takes it back; returns how many there are now.
+///
+/// # Errors
+/// A name that cannot be one, an unknown pair, or a file that cannot be read or written.
+pub fn judge(folder: &Path, annotator: &str, id: &str, preference: Option<Preference>) -> Result<usize> {
+    check_annotator(annotator)?;
+    let names = ["id", "prompt", "response_a", "response_b"];
+    let rows = read_columns(&folder.join(PAIRWISE), &names)?;
+    if !rows.iter().any(|row| row[0] == id) {
+        return Err(Error::new("there is no such pair", id, "reload the page: its pairs have changed"));
+    }
+    let mut judged = read_of(folder, annotator)?;
+    match preference {
+        Some(preference) => judged.insert(id.into(), preference),
+        None => judged.remove(id),
+    };
+    let mut columns: Vec<Column> =
+        (0..names.len()).map(|c| Column::text(names[c], rows.iter().map(|row| row[c].clone()).collect())).collect();
+    let preferences = rows.iter().map(|row| judged.get(&row[0]).map_or(String::new(), ToString::to_string));
+    columns.push(Column::text("preference", preferences.collect()));
+    Table::new("", columns)?.write_csv(file(folder, annotator))?;
+    Ok(judged.len())
+}

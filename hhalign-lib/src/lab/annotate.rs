@@ -1,0 +1,110 @@
+//! Judging pairs of replies inside the notebook.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::eval::judgements::{Preference, judge, read_of};
+use crate::eval::winrate::{PAIRWISE, read_columns};
+use crate::pages;
+use crate::rng::sha256_hex;
+use crate::server::{self, Page, Reply};
+use crate::view::View;
+
+/// A blind page over the pairs of an annotation folder, in the cell's output; every judgement goes to the annotator's own
+/// CSV file at once. Several annotators may take turns.
+///
+/// # Errors
+/// The folder has no annotation file, or the server does not start.
+pub fn annotate(folder: impl AsRef<Path>) -> Result<View> {
+    let folder = folder.as_ref().to_path_buf();
+    let items = items(&folder)?;
+    let n = items.len();
+    let name = sha256_hex([folder.to_string_lossy().as_bytes()], 8);
+    let page = Annotation { folder: folder.clone(), writing: Mutex::new(()) };
+    let address = server::publish("annotate", &name, Arc::new(page))?;
+    let last = format!(
+        "<p>{n} pairs wait to be judged on a page that the running kernel shows here. Without it, fill the column preference of {PAIRWISE} with A, B or tie.</p>"
+    );
+    let html = pages::live_frame(&format!("annotation-{name}"), &address, &last);
+    Ok(View::new(html, format!("{n} pairs to judge\nannotation page: {address}")))
+}
+
+/// The same page as one HTML file that needs no kernel: it keeps judgements in the browser and saves them as the original
+/// CSV file, to be put into the folder.
+///
+/// # Errors
+/// The folder has no annotation file, or the page cannot be written.
+pub fn annotate_offline(folder: impl AsRef<Path>, page: impl AsRef<Path>) -> Result<()> {
+    let items = items(folder.as_ref())?;
+    let key = sha256_hex([Value::from(items.clone()).to_string().as_bytes()], 16);
+    let data = json!({ "title": TITLE, "items": items, "key": key });
+    crate::files::write_atomic(page.as_ref(), pages::annotate(Some(&data)).as_bytes())
+}
+
+const TITLE: &str = "Which reply is better?";
+
+fn items(folder: &Path) -> Result<Vec<Value>> {
+    let path = folder.join(PAIRWISE);
+    if !path.exists() {
+        let fix = "write the files first: write_annotation_files";
+        return Err(Error::new("there is nothing to judge", path.display().to_string(), fix));
+    }
+    let rows = read_columns(&path, &["id", "prompt", "response_a", "response_b"])?;
+    Ok(rows.iter().map(|r| json!({ "id": r[0], "prompt": r[1], "a": r[2], "b": r[3] })).collect())
+}
+
+/// The page of one folder.
+struct Annotation {
+    folder: PathBuf,
+    /// Judgements are written one after the other.
+    writing: Mutex<()>,
+}
+
+impl Annotation {
+    fn judge(&self, body: &str) -> Result<usize> {
+        let value: Value = serde_json::from_str(body)?;
+        let text = |name: &str| {
+            let missing = || Error::new(format!("the request has no {name}"), body, "reload the page");
+            value[name].as_str().ok_or_else(missing)
+        };
+        let preference = Preference::read(text("preference")?)?;
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        judge(&self.folder, text("annotator")?, text("id")?, preference)
+    }
+
+    fn judgements(&self, query: &str) -> Result<Value> {
+        let annotator = query.split('&').find_map(|part| part.strip_prefix("annotator=")).unwrap_or_default();
+        crate::eval::judgements::check_annotator(annotator)?;
+        let judged = read_of(&self.folder, annotator)?;
+        Ok(judged.into_iter().map(|(id, preference)| (id, Value::from(preference.to_string()))).collect())
+    }
+}
+
+fn document(value: Result<Value>) -> Reply {
+    match value {
+        Ok(value) => Reply::Document("application/json", value.to_string()),
+        Err(error) => Reply::Bad(error.to_string()),
+    }
+}
+
+impl Page for Annotation {
+    fn get(&self, name: &str, query: &str) -> Reply {
+        match name {
+            "" => Reply::Document("text/html; charset=utf-8", pages::annotate(None)),
+            "alive.svg" => Reply::Document("image/svg+xml", pages::DOT.into()),
+            "items" => document(items(&self.folder).map(|items| json!({ "title": TITLE, "items": items }))),
+            "judgements" => document(self.judgements(query)),
+            _ => Reply::NotFound,
+        }
+    }
+
+    fn post(&self, name: &str, body: &str) -> Reply {
+        match name {
+            "judge" => document(self.judge(body).map(|judged| json!({ "judged": judged }))),
+            _ => Reply::NotFound,
+        }
+    }
+}

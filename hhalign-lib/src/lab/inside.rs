@@ -1,0 +1,135 @@
+//! Seeing inside: what each token of a reply contributes, and where the probability went.
+
+use candle_core::DType;
+
+use crate::batch::{Batch, Side, TokenizedPair, TokenizedPairs};
+use crate::error::{Error, Result};
+use crate::model::Gpt;
+use crate::nn::{self, Dropout};
+use crate::score;
+use crate::table::{Column, Table, escape};
+use crate::tokenize::Tokenizer;
+use crate::view::View;
+
+/// The implicit reward β (log π - log ref) of every token of both replies of a pair, as a heat map: they add up to the
+/// reward of the reply.
+///
+/// # Errors
+/// No such pair, or ids that the tokenizer or the models do not have.
+pub fn token_rewards(
+    policy: &Gpt,
+    reference: &Gpt,
+    tokenizer: &Tokenizer,
+    pairs: &TokenizedPairs,
+    index: usize,
+    beta: f64,
+) -> Result<View> {
+    let pair = pair(pairs, index)?;
+    let of = |side: Side| -> Result<Vec<f64>> {
+        let batch = Batch::new(&[(&pair.prompt, pair.reply(side))], pairs.eos_id())?;
+        let logps = |model: &Gpt| {
+            let logps = score::token_logps(&model.freeze()?, &batch, &mut Dropout::off())?;
+            Ok::<_, Error>(logps.to_dtype(DType::F64)?.to_vec1::<f64>()?)
+        };
+        Ok(logps(policy)?.iter().zip(logps(reference)?).map(|(pi, reference)| beta * (pi - reference)).collect())
+    };
+    let sides = [("chosen", Side::Chosen), ("rejected", Side::Rejected)];
+    let rewards = sides.iter().map(|(_, side)| of(*side)).collect::<Result<Vec<_>>>()?;
+    let largest = rewards.iter().flatten().fold(1e-9, |m: f64, r| m.max(r.abs()));
+    let prompt = tokenizer.decode(&pair.prompt)?;
+    let mut html = format!(
+        "<div style=\"white-space:pre-wrap;padding:4px 12px;border-left:3px solid #888;margin:4px 0\">{}</div>",
+        escape(prompt.trim())
+    );
+    let mut text = format!("{}\n", prompt.trim());
+    for ((name, side), rewards) in sides.iter().zip(&rewards) {
+        let sum: f64 = rewards.iter().sum();
+        html += &format!(
+            "<div style=\"line-height:2.6;max-width:60em;margin:6px 0\"><b>{name}</b>, reward {sum:+.2} = sum of its tokens<br>"
+        );
+        text += &format!("[{name}] reward {sum:+.3}\n");
+        for (piece, reward) in tokenizer.pieces(pair.reply(*side))?.iter().zip(rewards) {
+            let shown = piece.replace('\n', "⏎");
+            html += &cell(&escape(&shown), *reward, largest);
+            text += &format!("  {reward:+.3}  {shown}\n");
+        }
+        html += "</div>";
+    }
+    html += "<div style=\"opacity:.8\">Blue and ▲: likelier under the policy than under the reference; orange and ▼: less likely. The stronger the colour, the more nats; point at a token to read them.</div>";
+    Ok(View::new(html, text))
+}
+
+/// A token on a ground of blue (up) or orange (down), with its number below it: colour is not the only sign.
+fn cell(token: &str, reward: f64, largest: f64) -> String {
+    let (colour, sign) = if reward >= 0.0 { ("0,114,178", "▲") } else { ("213,94,0", "▼") };
+    let strength = 0.55 * (reward.abs() / largest).sqrt();
+    // Below a tenth of the largest a number would only be in the way.
+    let number = if reward.abs() < largest / 10.0 { "&nbsp;".into() } else { format!("{sign}{:.1}", reward.abs()) };
+    format!(
+        "<span title=\"{reward:+.3} nats\" style=\"display:inline-flex;flex-direction:column;vertical-align:top;line-height:1.25;margin:1px;border-radius:3px;padding:1px 2px;text-align:center;background:rgba({colour},{strength:.2})\"><span style=\"white-space:pre\">{token}</span><span style=\"font-size:.7em;opacity:.75;font-variant-numeric:tabular-nums\">{number}</span></span>"
+    )
+}
+
+/// The likeliest next tokens before and after training, at the token `position` of a reply: where the probability went.
+///
+/// # Errors
+/// No such pair or position, or ids that the models do not have.
+#[allow(clippy::too_many_arguments)]
+pub fn moved_mass(
+    policy: &Gpt,
+    reference: &Gpt,
+    tokenizer: &Tokenizer,
+    pairs: &TokenizedPairs,
+    index: usize,
+    side: Side,
+    position: usize,
+    k: usize,
+) -> Result<Table> {
+    let pair = pair(pairs, index)?;
+    let reply = pair.reply(side);
+    if position >= reply.len() {
+        let fix = format!("choose a position below {}", reply.len());
+        return Err(Error::new("the reply has no such token", position.to_string(), fix));
+    }
+    let batch = Batch::new(&[(&pair.prompt, &reply[..=position])], pairs.eos_id())?;
+    let probabilities = |model: &Gpt| -> Result<Vec<f64>> {
+        let logits = score::reply_logits(&model.freeze()?, &batch, &mut Dropout::off())?;
+        let last = nn::log_softmax(&logits.narrow(0, position, 1)?)?.exp()?.squeeze(0)?;
+        Ok(last.to_dtype(DType::F64)?.to_vec1()?)
+    };
+    let (after, before) = (probabilities(policy)?, probabilities(reference)?);
+    let top = |of: &[f64]| {
+        let mut ids: Vec<usize> = (0..of.len()).collect();
+        ids.sort_by(|&x, &y| of[y].total_cmp(&of[x]).then(x.cmp(&y)));
+        ids.truncate(k.max(1));
+        ids
+    };
+    let mut ids = top(&before);
+    ids.extend(top(&after));
+    ids.sort_by(|&x, &y| (after[y] - before[y]).total_cmp(&(after[x] - before[x])).then(x.cmp(&y)));
+    ids.dedup();
+    let pieces = ids.iter().map(|&id| Ok(tokenizer.pieces(&[id as u32])?.concat().replace('\n', "⏎")));
+    let pick = |of: &[f64]| ids.iter().map(|&id| of[id]).collect::<Vec<f64>>();
+    let context = tokenizer.decode(&reply[..position])?;
+    let columns = vec![
+        Column::text("next token", pieces.collect::<Result<Vec<_>>>()?),
+        Column::float("before", 4, pick(&before)),
+        Column::float("after", 4, pick(&after)),
+        Column::float("moved", 4, ids.iter().map(|&id| after[id] - before[id]).collect()),
+    ];
+    let (b, a) = (pick(&before).iter().sum::<f64>(), pick(&after).iter().sum::<f64>());
+    let place = if context.trim().is_empty() {
+        "at the beginning of the reply".into()
+    } else {
+        format!("after “{}”", context.trim())
+    };
+    let note = format!(
+        "Probabilities {place}. These tokens hold {b:.3} of it before and {a:.3} after; the rest is spread over the others."
+    );
+    Ok(Table::new("Where the probability went", columns)?.with_note(note))
+}
+
+fn pair(pairs: &TokenizedPairs, index: usize) -> Result<&TokenizedPair> {
+    let missing = || Error::new("no such pair", index.to_string(), format!("choose below {}", pairs.len()));
+    pairs.pairs.get(index).ok_or_else(missing)
+}
