@@ -1,5 +1,8 @@
 //! Exercises of the notebooks: each check says whether an answer is right, and if not, why.
 
+pub mod beta;
+pub mod losses;
+
 use crate::error::Result;
 use crate::eval::stats::wilson;
 use crate::table::{Column, Table};
