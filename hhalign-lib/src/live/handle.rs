@@ -185,7 +185,7 @@ impl Run {
             self.shared.wait_for_change(Duration::from_secs_f64(left().min(0.25)));
             if begin.elapsed().as_secs_f64() >= next {
                 let line = self.progress_line();
-                if line != said {
+                if line != said && self.phase().is_active() {
                     println!("{line}");
                 }
                 (said, next) = (line, begin.elapsed().as_secs_f64() + 2.0);

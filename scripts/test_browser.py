@@ -1,0 +1,392 @@
+"""The notebooks in a real JupyterLab, in Debian's Chromium: what moves without the kernel, beside it, and after it.
+
+HHALIGN_SLOW=2 doubles the time limits. HHALIGN_SHOTS=FOLDER keeps the screenshots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Callable
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import Browser, Frame, Locator, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+
+ROOT = Path(__file__).resolve().parent.parent
+SLOW = float(os.environ.get("HHALIGN_SLOW", "1"))
+REDRAW_MS = 100.0  # at 10,000 pairs
+PAIRS = 10  # to annotate
+TOKEN = "test"
+
+SMALL = """let data = Dataset::embedded(0, 300)?;
+let split = data.split(0.1)?;
+let tokenizer = Tokenizer::train(&split.train, 600)?;
+let train = TokenizedPairs::new(&split.train, &tokenizer, 256)?;
+let watch = TokenizedPairs::new(&split.held_out, &tokenizer, 256)?;
+let model = Gpt::new(Preset::Toy.config(tokenizer.vocab_size()), 0)?;"""
+LOAD = ':dep hhalign = { path = "../hhalign-lib/kernel" }\nuse hhalign::prelude::*;'
+LIVE = [
+    LOAD,
+    SMALL,
+    "let mut sft = Sft::default();\n(sft.train.max_steps, sft.train.log_every) = (100000, 1);\nlet run = sft.start(&model, &train, &watch)?;\nrun.live()?",
+    "run.wait(8.0);",
+    "println!(\"still here: {}\", kernel_probe());",
+]
+ANNOTATE = [
+    LOAD,
+    f"""let prompts: Vec<String> = (0..{PAIRS}).map(|i| format!("\\n\\nHuman: question {{i}}?\\n\\nAssistant:")).collect();
+fn reply(who: &str, i: usize) -> Reply {{
+    Reply {{ text: format!(" {{who}} says \\"{{i}}\\", <b>plainly</b>"), ids: vec![1], ended: true }}
+}}
+let sft: Vec<Reply> = (0..{PAIRS}).map(|i| reply("one", i)).collect();
+let dpo: Vec<Reply> = (0..{PAIRS}).map(|i| reply("two", i)).collect();
+let folder = write_annotation_files(RunOptions::from_env()?.result("annotations"), &prompts, ("SFT", &sft), ("DPO", &dpo), 3)?;""",
+    "lab::annotate(&folder)?",
+    "let rate = read_preferences(&folder, \"DPO\")?;\nprintln!(\"wins {} losses {} ties {} open {} rate {:.3}\", rate.wins, rate.losses, rate.ties, rate.open, rate.rate.value);",
+]
+
+
+class Checks:
+    """Counts what held, and says what did not."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+
+    def __call__(self, what: str, ok: bool, seen: object = "") -> None:
+        self.passed, self.failed = self.passed + bool(ok), self.failed + (not ok)
+        print(f"  {'ok    ' if ok else 'FAILED'} {what}{f': {seen}' if seen != '' else ''}", flush=True)
+
+
+def until(condition: Callable[[], Any], seconds: float, page: Page | None = None) -> Any:
+    """Waits for a condition; returns what it gave, or None after so long."""
+    end = time.monotonic() + seconds * SLOW
+    while time.monotonic() < end:
+        try:
+            if found := condition():
+                return found
+        except PlaywrightError:  # an element that is being replaced
+            pass
+        if page:
+            page.wait_for_timeout(100)
+        else:
+            time.sleep(0.1)
+    return None
+
+
+class Lab:
+    """A JupyterLab on copies of the notebooks, which find the library through a link."""
+
+    def __init__(self, folder: Path, shots: Path) -> None:
+        self.folder, self.shots = folder, shots
+        (folder / "hhalign-lib").symlink_to(ROOT / "hhalign-lib")
+        self.notebooks = folder / "notebooks"
+        self.notebooks.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        environment = {
+            **os.environ,
+            "HHALIGN_RESULTS": str(folder / "results"),
+            "HHALIGN_SFT_STEPS": "60", "HHALIGN_DPO_STEPS": "20", "HHALIGN_PAIRS": "300",
+            "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        }
+        command = [
+            str(Path(sys.executable).with_name("jupyter-lab")), "--no-browser", f"--port={self.port}", "--ServerApp.port_retries=0",
+            f"--ServerApp.root_dir={self.notebooks}", f"--IdentityProvider.token={TOKEN}", "--MultiKernelManager.default_kernel_name=hhalign",
+            "--allow-root",
+        ]
+        self.log = (folder / "jupyter.log").open("w")
+        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True)
+        if not until(self.answers, 60):
+            raise SystemExit(f"JupyterLab does not answer; its log: {(folder / 'jupyter.log').read_text()[-2000:]}")
+
+    def api(self, path: str, method: str = "GET") -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/{path}?token={TOKEN}", method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or "null")
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.api("status"))
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def write(self, name: str, cells: list[str]) -> None:
+        kernel = {"kernelspec": {"name": "hhalign", "display_name": "Rust (hhalign)", "language": "rust"}}
+        nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells], metadata=kernel), self.notebooks / name)
+
+    def open(self, browser: Browser, name: str, theme: str = "light") -> Page:
+        page = browser.new_page(viewport={"width": 1280, "height": 1500}, color_scheme=theme)  # type: ignore[arg-type]
+        page.problems = []  # type: ignore[attr-defined]
+        page.on("pageerror", lambda error: page.problems.append(str(error)))  # type: ignore[attr-defined]
+        page.goto(f"http://127.0.0.1:{self.port}/lab/tree/{name}?token={TOKEN}&reset", wait_until="load")
+        page.wait_for_selector(".jp-Notebook", timeout=120_000 * SLOW)
+        until(lambda: self.kernel_is_idle(), 60, page)
+        page.wait_for_timeout(1500)
+        for button in page.locator(".jp-Dialog button.jp-mod-accept, .Toastify__close-button").all():
+            button.click()
+        return page
+
+    def kernel_is_idle(self) -> bool:
+        kernels = self.api("kernels")
+        return bool(kernels) and all(k["execution_state"] in ("idle", "starting") for k in kernels)
+
+    def shot(self, page: Page, name: str) -> bytes:
+        return page.screenshot(path=str(self.shots / f"{name}.png"))
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.log.close()
+
+
+def cell(page: Page, number: int) -> Locator:
+    return page.locator(f'.jp-Cell[data-windowed-list-index="{number}"]')
+
+
+def run_cell(page: Page, number: int) -> None:
+    """Runs one cell and goes to the next, as a person does."""
+    cell(page, number).locator(".jp-InputPrompt").click()
+    page.keyboard.press("Shift+Enter")
+
+
+def wait_for_cell(page: Page, number: int, seconds: float = 120) -> bool:
+    prompt = cell(page, number).locator(".jp-InputPrompt")
+    return bool(until(lambda: "*" not in (text := prompt.inner_text()) and any(c.isdigit() for c in text), seconds, page))
+
+
+def stderr(page: Page) -> list[str]:
+    found = page.locator('[data-mime-type="application/vnd.jupyter.stderr"], [data-mime-type="application/vnd.jupyter.error"]')
+    return [text for text in found.all_inner_texts() if text.strip()]
+
+
+def frame_of(page: Page, path: str) -> Frame | None:
+    """The frame that shows a page of the loopback server."""
+    return until(lambda: next((f for f in page.frames if f"/{path}/" in f.url), None), 30, page)
+
+
+def beta_lab(lab: Lab, browser: Browser, check: Checks) -> None:
+    """The page's numbers against the library's, and how fast it draws 10,000 pairs."""
+    folder, shots = lab.folder, lab.shots
+    program = ROOT / "target/release/examples/lab_page"
+    subprocess.run([program, folder], check=True)
+    expected = json.loads((folder / "expected.json").read_text())
+    page = browser.new_page(viewport={"width": 1100, "height": 1100})
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((folder / "page.html").as_uri())
+    page.wait_for_selector(".hhalign svg")
+    worst = (0.0, "")
+    for one in expected["expected"]:
+        script = "([one, data]) => Array.from(hhalign.losses(one.name, one.settings, one.beta, structuredClone(data)))"
+        ours = page.evaluate(script, [{k: one[k] for k in ("name", "settings", "beta")}, expected["data"]])
+        for mine, rust in zip(ours, one["losses"], strict=True):
+            apart = abs(mine - rust) / max(1.0, abs(rust)) if mine is not None else float("inf")
+            worst = max(worst, (apart, f"{one['name']} at beta {one['beta']}"))
+    names = {one["name"] for one in expected["expected"]}
+    check(f"{len(names)} losses equal the library's to 1e-6", len(names) == 23 and worst[0] < 1e-6, f"{worst[0]:.1e} ({worst[1]})")
+    slider = page.locator("input[type=range]").first
+    before = page.screenshot(path=str(shots / "beta_before.png"))
+    times = []
+    for step in (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.3):
+        slider.evaluate("(s, x) => { s.value = +s.min + x * (s.max - s.min); s.dispatchEvent(new Event('input', { bubbles: true })); }", step)
+        page.wait_for_timeout(150)
+        times.append(float(page.evaluate("document.querySelector('[data-redraw-ms]').dataset.redrawMs")))
+    after = page.screenshot(path=str(shots / "beta_after.png"))
+    times.sort()
+    check("the slider changes the picture", before != after)
+    check("redraw at 10,000 pairs, median ms", times[len(times) // 2] < REDRAW_MS * SLOW, times[len(times) // 2])
+    check("no error on the page", not problems, problems[:2] or "")
+    page.close()
+
+
+def notebook(lab: Lab, browser: Browser, check: Checks) -> None:
+    """Notebook 02 from its first cell to its last."""
+    shutil.copy(ROOT / "notebooks/02_beta_lab.ipynb", lab.notebooks)
+    page = lab.open(browser, "02_beta_lab.ipynb", "dark")
+    page.click('li.lm-MenuBar-item:has-text("Run")')
+    page.click('li[data-command="runmenu:run-all"]')
+    page.wait_for_timeout(3000)
+    done = until(lambda: lab.kernel_is_idle() and page.locator('.jp-InputPrompt:has-text("[*]")').count() == 0, 400, page)
+    check("02 runs from top to bottom", bool(done))
+    # Cells out of sight are not drawn: the saved file has them all.
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2500)
+    saved = nbformat.read(lab.notebooks / "02_beta_lab.ipynb", as_version=4)
+    code = [c for c in saved.cells if c.cell_type == "code"]
+    wrong = [o for c in code for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    check("no cell shows an error", not wrong and all(c.execution_count for c in code), wrong[:1] or f"{len(code)} cells")
+    place = next(i for i, c in enumerate(saved.cells) if "lab::beta_lab" in c.source)
+    cell(page, place).scroll_into_view_if_needed()
+    slider = cell(page, place).locator("input[type=range]").first
+    slider.scroll_into_view_if_needed()
+    before = lab.shot(page, "02_before")
+    slider.evaluate("s => { s.value = +s.min + 0.9 * (s.max - s.min); s.dispatchEvent(new Event('input', { bubbles: true })); }")
+    page.wait_for_timeout(500)
+    check("the beta slider of the notebook changes the picture", before != lab.shot(page, "02_after"))
+    check("JupyterLab reports no error", not page.problems, page.problems[:2] or "")  # type: ignore[attr-defined]
+    page.close()
+    for kernel in lab.api("kernels"):
+        lab.api(f"kernels/{kernel['id']}", "DELETE")
+
+
+def live(lab: Lab, browser: Browser, check: Checks) -> None:
+    """A chart that moves while another cell runs, pauses when it is told, and outlives its kernel."""
+    lab.write("live.ipynb", LIVE)
+    page = lab.open(browser, "live.ipynb")
+    for number in range(3):
+        run_cell(page, number)
+        wait_for_cell(page, number)
+    frame = frame_of(page, "runs")
+    check("the live page is in the output", frame is not None)
+    if frame is None:
+        lab.shot(page, "live_missing")
+        return page.close()
+    points = lambda: int(frame.evaluate("+(document.body.dataset.points ?? 0)"))  # noqa: E731
+    until(lambda: points() > 0, 30, page)
+    run_cell(page, 3)
+    page.wait_for_timeout(500)
+    first, busy = points(), []
+    for _ in range(5):
+        page.wait_for_timeout(1000)
+        busy.append("*" in cell(page, 3).locator(".jp-InputPrompt").inner_text())
+    last = points()
+    check("its points grow while another cell runs", all(busy[:3]) and last > first + 3, f"{first} -> {last}")
+    lab.shot(page, "live_training")
+    wait_for_cell(page, 3)
+    state = lambda: frame.evaluate("fetch('state').then(r => r.json())")  # noqa: E731
+    begin = time.monotonic()
+    before = state()
+    frame.locator("#pause").click()
+    until(lambda: frame.evaluate("document.body.dataset.phase") == "paused", 10, page)
+    shown = time.monotonic() - begin
+    at = state()["step"]
+    page.wait_for_timeout(1500)
+    after = state()
+    # One step may be under way when the click comes; the click itself takes a while to get there.
+    per_step = before["seconds"] / max(before["step"], 1)
+    check("pause holds within a step", after["phase"] == "paused" and after["step"] - at <= 1, f"{after['step'] - at} steps after it; a step takes {per_step:.3f} s, click to picture {shown:.2f} s")
+    lab.shot(page, "live_paused")
+    frame.locator("#pause").click()
+    check("and resume goes on", bool(until(lambda: state()["step"] > after["step"] + 2, 10, page)))
+    run_cell(page, 4)
+    wait_for_cell(page, 4)
+    check("cells go on beside it", "still here" in cell(page, 4).inner_text())
+    url = frame.url.split("?")[0]
+    port = int(url.split(":")[2].split("/")[0])
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2000)
+    for kernel in lab.api("kernels"):
+        lab.api(f"kernels/{kernel['id']}", "DELETE")
+
+    def closed() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    check("the server ends with the kernel", bool(until(closed, 15)))
+    # The notebook opened again, without the kernel that made its output.
+    page.reload(wait_until="load")
+    page.wait_for_selector(".jp-Notebook", timeout=120_000 * SLOW)
+    page.wait_for_timeout(4000)
+    output = cell(page, 2)
+    text = until(lambda: "cannot be reached" in output.inner_text() and output.inner_text(), 20, page) or output.inner_text()
+    pictures = output.locator("svg").count()
+    check("without the kernel it shows the last state and says why", "cannot be reached" in text and pictures > 0, f"{pictures} pictures")
+    lab.shot(page, "live_without_kernel")
+    check("JupyterLab reports no error", not page.problems, page.problems[:2] or "")  # type: ignore[attr-defined]
+    page.close()
+    for kernel in lab.api("kernels"):
+        lab.api(f"kernels/{kernel['id']}", "DELETE")
+
+
+def annotation(lab: Lab, browser: Browser, check: Checks) -> None:
+    """Ten pairs judged with the keyboard land in the CSV and give the right win rate."""
+    lab.write("annotate.ipynb", ANNOTATE)
+    page = lab.open(browser, "annotate.ipynb")
+    for number in range(3):
+        run_cell(page, number)
+        wait_for_cell(page, number)
+    frame = frame_of(page, "annotate")
+    check("the annotation page is in the output", frame is not None)
+    if frame is None:
+        lab.shot(page, "annotate_missing")
+        return page.close()
+    name = frame.locator("input[type=text], input:not([type])").first
+    name.fill("tester")
+    name.press("Enter")
+    until(lambda: frame.evaluate("document.body.dataset.current"), 10, page)
+    lab.shot(page, "annotate")
+    frame.locator("body").click(position={"x": 5, "y": 5})
+    keys = ["a", "b", "t", "1", "2", "0", "a", "a", "b", "ArrowLeft"]
+    said = dict(zip(["a", "b", "t", "1", "2", "0", "ArrowLeft"], ["A", "B", "tie", "A", "B", "tie", "A"]))
+    judged: dict[str, str] = {}
+    for i, key in enumerate(keys):
+        current = frame.evaluate("document.body.dataset.current")
+        judged[current] = said[key]
+        page.keyboard.press(key)
+        until(lambda: int(frame.evaluate("+document.body.dataset.judged")) == i + 1, 10, page)
+    folder = lab.folder / "results/annotations"
+    own = folder / "pairwise_preferences_for_annotation.tester.csv"
+    rows = lambda path: list(csv.DictReader(path.open(newline="", encoding="utf-8")))  # noqa: E731
+    stored = until(lambda: own.exists() and all(r["preference"] for r in rows(own)) and rows(own), 10, page) or []
+    check(f"{PAIRS} judgements are in the CSV", {r["id"]: r["preference"] for r in stored} == judged and len(judged) == PAIRS, len(stored))
+    key_file = {r["id"]: r for r in rows(folder / "annotation_key.csv")}
+    won = [{"A": key_file[i]["a"], "B": key_file[i]["b"], "tie": "tie"}[p] for i, p in judged.items()]
+    wins, ties = won.count("DPO"), won.count("tie")
+    run_cell(page, 3)
+    wait_for_cell(page, 3)
+    expected = f"wins {wins} losses {PAIRS - wins - ties} ties {ties} open 0 rate {(wins + ties / 2) / PAIRS:.3f}"
+    shown = cell(page, 3).locator(".jp-OutputArea-output").first.inner_text().strip()
+    check("and the win rate is the right one", expected == shown, shown)
+    page.reload(wait_until="load")
+    page.close()
+
+
+def main() -> int:
+    parts = {"beta_lab": beta_lab, "live": live, "annotation": annotation, "notebook": notebook}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *parts], help="default: all")
+    chosen = parser.parse_args().parts or list(parts)
+    chromium = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    if chromium is None:
+        print("skipped: the browser tests need Chromium (sudo apt-get install chromium)")
+        print("browser: 0 passed, 0 failed")
+        return 0
+    check = Checks()
+    with tempfile.TemporaryDirectory(prefix="hhalign-", ignore_cleanup_errors=True) as scratch:
+        shots = Path(os.environ.get("HHALIGN_SHOTS") or scratch)
+        shots.mkdir(parents=True, exist_ok=True)
+        lab = Lab(Path(scratch), shots)
+        try:
+            with sync_playwright() as playwright:
+                arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+                browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+                for name in chosen:
+                    parts[name](lab, browser, check)
+                browser.close()
+        finally:
+            lab.stop()
+    print(f"browser: {check.passed} passed, {check.failed} failed")
+    return 1 if check.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
