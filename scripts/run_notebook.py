@@ -36,6 +36,8 @@ from nbformat.sign import NotebookNotary
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 INTERRUPTED = "interrupted"
+# evcxr falls back to this without a word, where it could not compile the display.
+DEBUG_FORM = re.compile(r"\s*(Figure|Panel|Table|Column|View|History|Outcome|Comparison|WinRate|Estimate|Check|PairLogps) \{")
 TIME_LEFT = re.compile(r"\bleft\s+~?(?:(\d+):)?(\d+):(\d\d)\b")
 
 
@@ -56,6 +58,8 @@ def problem(outputs: list[NotebookNode]) -> str | None:
             lines = [line for line in out.text.splitlines() if line.strip() and not line.startswith("warning:")]
             if lines:
                 found.append("\n".join(lines))
+        elif DEBUG_FORM.match(out.get("data", {}).get("text/plain", "")):
+            found.append("the cell's last value was shown as Rust's Debug text: give it a name, and end the cell with the name")
     return "\n".join(found) or None
 
 
@@ -101,6 +105,7 @@ class Progress:
         self.cell_start = self.start
         self.said_left: tuple[float, float] | None = None  # seconds left in this cell as it says itself, and when it said so
         self.title = ""
+        self.took: list[float] = []
 
     def begin(self, index: int, title: str) -> None:
         self.cell, self.title, self.cell_start, self.said_left = index, title, time.monotonic(), None
@@ -108,6 +113,7 @@ class Progress:
     def end(self) -> float:
         took = time.monotonic() - self.cell_start
         assert self.cell is not None
+        self.took.append(took)
         self.spent += took
         self.spent_expected += self.expected.pop(self.cell, 0.0)
         self.cell = None
@@ -188,7 +194,7 @@ def kill_kernel(client: Client) -> None:
             pass
 
 
-async def run(nb: NotebookNode, folder: Path, kernel: str, scratch: str) -> str | None:
+async def run(nb: NotebookNode, folder: Path, kernel: str, scratch: str, times: Path | None) -> str | None:
     """Runs all cells, compiling in the folder `scratch`; returns None, or what went wrong."""
     titles = headings(nb)
     progress = Progress({index: expected_seconds(nb.cells[index]) for index in titles})
@@ -249,6 +255,9 @@ async def run(nb: NotebookNode, folder: Path, kernel: str, scratch: str) -> str 
         counter.cancel()
         kill_kernel(client)
         await client._async_cleanup_kernel()
+    if times:
+        with times.open("a", encoding="utf-8") as file:
+            file.writelines(f"{t:.3f}\n" for t in progress.took)
     progress.line(f"all {len(titles)} cells ran in {clock(time.monotonic() - begin)}")
     return None
 
@@ -299,13 +308,14 @@ def main() -> int:
     parser.add_argument("--kernel", default="hhalign")
     parser.add_argument("--in-place", action="store_true", help="write the outputs into the notebook itself as well")
     parser.add_argument("--no-report", action="store_true", help="leave out the HTML, the table and the list of files")
+    parser.add_argument("--times", type=Path, help="append the seconds of every cell to this file")
     args = parser.parse_args()
 
     nb = nbformat.read(args.notebook, as_version=4)
     args.out.mkdir(parents=True, exist_ok=True)
     begin = time.time()
     with tempfile.TemporaryDirectory(prefix="hhalign-", ignore_cleanup_errors=True) as scratch:
-        wrong = asyncio.run(run(nb, args.notebook.resolve().parent, args.kernel, scratch))
+        wrong = asyncio.run(run(nb, args.notebook.resolve().parent, args.kernel, scratch, args.times))
     # A run that failed leaves the notebook of the last good one alone.
     executed = args.out / (f"{args.notebook.stem}.failed.ipynb" if wrong else args.notebook.name)
     nbformat.write(nb, executed)

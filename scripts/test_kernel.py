@@ -103,6 +103,18 @@ class Kernel:
             except Empty:
                 return Result(seconds, outputs)
 
+    def listen(self, seconds: float) -> list[str]:
+        """What comes while no cell runs."""
+        end, heard = time.monotonic() + seconds, []
+        while (left := end - time.monotonic()) > 0:
+            try:
+                msg = self.client.get_iopub_msg(timeout=left)
+            except Empty:
+                break
+            if msg["msg_type"] != "status":
+                heard.append(str(msg["content"]))
+        return heard
+
     def stop(self) -> None:
         self.client.stop_channels()
         group = getattr(self.manager.provisioner, "pgid", None)

@@ -29,7 +29,8 @@ fn pairs(n: usize, seed: u64) -> PairLogps {
     };
     let (chosen_tokens, rejected_tokens) = (lengths(seed), lengths(seed + 1));
     let mut side = |tokens: &[usize]| {
-        let both: Vec<(f64, f64)> = tokens.iter().enumerate().map(|(i, &t)| reply(t, if i % 50 == 0 { 300.0 } else { 8.0 })).collect();
+        let both: Vec<(f64, f64)> =
+            tokens.iter().enumerate().map(|(i, &t)| reply(t, if i % 50 == 0 { 300.0 } else { 8.0 })).collect();
         let (reference, policy): (Vec<f64>, Vec<f64>) = both.into_iter().unzip();
         (Values::new(&reference), Values::new(&policy))
     };
@@ -43,7 +44,10 @@ fn main() -> hhalign::error::Result<()> {
     let n = arguments.next().map_or(10_000, |n| n.parse().expect("a number of pairs"));
     let folder = Path::new(&folder);
     let shown = beta_lab(&pairs(n, 7), PreferenceLoss::Sigmoid, 0.1, &format!("{n} invented pairs, seed 7"))?;
-    let page = format!("<!doctype html><meta charset=\"utf-8\"><title>beta lab</title><body style=\"font-family:sans-serif\">{}</body>", shown.html());
+    let page = format!(
+        "<!doctype html><meta charset=\"utf-8\"><title>beta lab</title><body style=\"font-family:sans-serif\">{}</body>",
+        shown.html()
+    );
     hhalign::files::write_atomic(&folder.join("page.html"), page.as_bytes())?;
 
     let some = pairs(COMPARED, 11);
@@ -63,9 +67,16 @@ fn main() -> hhalign::error::Result<()> {
         }
     }
     let data: BTreeMap<&str, Vec<f64>> = [
-        ("a", some.chosen_logratios().to_vec()), ("b", some.rejected_logratios().to_vec()),
-        ("pc", some.policy_chosen.to_vec()), ("pr", some.policy_rejected.to_vec()),
-        ("lw", some.chosen_tokens.iter().map(|&n| n as f64).collect()), ("ll", some.rejected_tokens.iter().map(|&n| n as f64).collect()),
-    ].into();
-    hhalign::files::write_atomic(&folder.join("expected.json"), json!({ "data": data, "expected": expected }).to_string().as_bytes())
+        ("a", some.chosen_logratios().to_vec()),
+        ("b", some.rejected_logratios().to_vec()),
+        ("pc", some.policy_chosen.to_vec()),
+        ("pr", some.policy_rejected.to_vec()),
+        ("lw", some.chosen_tokens.iter().map(|&n| n as f64).collect()),
+        ("ll", some.rejected_tokens.iter().map(|&n| n as f64).collect()),
+    ]
+    .into();
+    hhalign::files::write_atomic(
+        &folder.join("expected.json"),
+        json!({ "data": data, "expected": expected }).to_string().as_bytes(),
+    )
 }

@@ -107,6 +107,12 @@ fn a_stopped_run_goes_on_where_it_was_and_ends_as_the_whole_one() {
     run.stop();
     let stopped = run.finish().unwrap();
     assert!(stopped.steps < 60 && run.phase() == Phase::Stopped);
+    // By its name alone, as a fresh process would.
+    let by_name = Run::resume(run.name()).unwrap();
+    assert_eq!(by_name.note(), format!("goes on from step {}", stopped.steps));
+    until("a step more", || by_name.step() > stopped.steps);
+    by_name.stop();
+    let stopped = by_name.finish().unwrap();
     let again = start();
     assert_eq!(again.name(), run.name());
     assert_eq!(again.note(), format!("goes on from step {}", stopped.steps));
@@ -118,7 +124,6 @@ fn a_stopped_run_goes_on_where_it_was_and_ends_as_the_whole_one() {
     // Started once more it is there at once, and the same handle.
     let third = start();
     assert_eq!((third.phase(), third.note()), (Phase::Finished, "had finished before".to_string()));
-    // By its name alone, as a fresh process would.
     let by_name = Run::resume(run.name()).unwrap();
     assert!(bits(&by_name.model().unwrap()) == bits(&whole));
     let list = Run::list().unwrap().to_string();

@@ -28,7 +28,7 @@ pub fn annotate(folder: impl AsRef<Path>) -> Result<View> {
     let last = format!(
         "<p>{n} pairs wait to be judged on a page that the running kernel shows here. Without it, fill the column preference of {PAIRWISE} with A, B or tie.</p>"
     );
-    let html = pages::live_frame(&format!("annotation-{name}"), &address, &last);
+    let html = pages::live_frame(&format!("annotation-{name}"), &address, &last, 640);
     Ok(View::new(html, format!("{n} pairs to judge\nannotation page: {address}")))
 }
 

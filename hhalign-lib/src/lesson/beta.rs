@@ -21,10 +21,10 @@ pub fn check_constant(answer: &str) -> Check {
             because: "a pair is ranked right when D > 0, and β > 0 cannot turn a sign: only other weights can".into(),
         },
         a if a.contains("loss") => no("−log σ(βD) is steeper for a larger β: move the slider and watch the mean loss"),
-        a if a.contains("margin") || a.contains("reward") => no("the reward margin is β · D: it is stretched by β itself"),
-        a if a.contains("grad") || a.contains("weight") => {
-            no("the pull of a pair is β σ(−βD): β stands in it twice")
+        a if a.contains("margin") || a.contains("reward") => {
+            no("the reward margin is β · D: it is stretched by β itself")
         }
+        a if a.contains("grad") || a.contains("weight") => no("the pull of a pair is β σ(−βD): β stands in it twice"),
         _ => no("choose one of the lab's numbers: loss, accuracy, margin or gradient"),
     }
 }
@@ -41,7 +41,9 @@ pub fn check_lambda(answer: f64, trained: f64, wanted: f64) -> Check {
     let right = trained / wanted;
     let near = |a: f64| (answer - a).abs() < 1e-6 * a.abs().max(1.0);
     let because = if near(right) {
-        format!("λ = {trained} / {wanted} = {right}: a smaller β holds less to the reference, so the policy's part grows")
+        format!(
+            "λ = {trained} / {wanted} = {right}: a smaller β holds less to the reference, so the policy's part grows"
+        )
     } else if answer == 0.0 {
         "change the 0.0: λ = β of training / β that you want".into()
     } else if near(1.0 / right) {
@@ -79,10 +81,16 @@ pub fn check_pull(answer: f64, logps: &PairLogps) -> Result<Check> {
         let text = format!("at β = {answer} the mean of σ(−βD) is {pull:.3}: try a {way} β");
         let hard = (&logps.margins() * -1e6).sigmoid()?.mean();
         return no(if hard > 0.26 {
-            format!("{text} (in {:.0}% of the pairs D is below 0: their σ rises with β, so 0.25 may not be reached)", hard * 100.0)
+            format!(
+                "{text} (in {:.0}% of the pairs D is below 0: their σ rises with β, so 0.25 may not be reached)",
+                hard * 100.0
+            )
         } else {
             text
         });
     }
-    Ok(Check { right: true, because: format!("the mean of σ(−βD) is {pull:.3}: most pairs are past the point where they pull hard") })
+    Ok(Check {
+        right: true,
+        because: format!("the mean of σ(−βD) is {pull:.3}: most pairs are past the point where they pull hard"),
+    })
 }

@@ -1,7 +1,9 @@
 //! Exercises of the notebooks: each check says whether an answer is right, and if not, why.
 
+pub mod annotation;
 pub mod beta;
 pub mod losses;
+pub mod pitfalls;
 
 use crate::error::Result;
 use crate::eval::stats::wilson;

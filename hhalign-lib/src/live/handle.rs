@@ -179,8 +179,10 @@ impl Run {
     pub fn wait(&self, seconds: f64) {
         let begin = Instant::now();
         let left = || (seconds - begin.elapsed().as_secs_f64()).max(0.0);
-        let mut said = String::new();
-        let mut next = 0.0;
+        if !self.note.is_empty() {
+            println!("{}: {}", self.shared.name, self.note);
+        }
+        let (mut said, mut next) = (String::new(), 0.0);
         while self.phase().is_active() && left() > 0.0 {
             self.shared.wait_for_change(Duration::from_secs_f64(left().min(0.25)));
             if begin.elapsed().as_secs_f64() >= next {

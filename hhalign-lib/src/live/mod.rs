@@ -13,7 +13,7 @@ mod views;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -122,12 +122,13 @@ pub fn set_runs_folder(folder: impl Into<PathBuf>) {
 
 static RUNS_FOLDER: RwLock<Option<PathBuf>> = RwLock::new(None);
 
-/// The runs of this process by their folders.
-static HERE: Mutex<BTreeMap<PathBuf, Arc<Shared>>> = Mutex::new(BTreeMap::new());
+/// The runs of this process by their folders: those that go on, and those that somebody holds.
+static HERE: Mutex<BTreeMap<PathBuf, Weak<Shared>>> = Mutex::new(BTreeMap::new());
 
 fn start(recipe: Recipe, sources: Sources, model: &Gpt) -> Result<Run> {
     recipe.check()?;
-    let identity = format!("{}, first weights {}", recipe.identity(&sources)?, model.hash()?);
+    let version = env!("CARGO_PKG_VERSION");
+    let identity = format!("hhalign {version}, {}, first weights {}", recipe.identity(&sources)?, model.hash()?);
     let manifest = describe(recipe, &sources, model, identity, None);
     let name = name_of(&manifest);
     take_up(&runs_folder(), name, manifest, sources, || model.fork())
@@ -172,11 +173,11 @@ fn take_up(
     std::fs::create_dir_all(store.folder()).map_err(|e| Error::io(store.folder(), &e))?;
     let folder = store.folder().canonicalize().map_err(|e| Error::io(store.folder(), &e))?;
     let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(shared) = here.get(&folder) {
+    if let Some(shared) = here.get(&folder).and_then(Weak::upgrade) {
         let phase = shared.control().phase;
         if phase.is_active() || phase == Phase::Finished {
             let note = if phase.is_active() { "was running already" } else { "had finished before" };
-            return Ok(Run::new(Arc::clone(shared), note.into()));
+            return Ok(Run::new(shared, note.into()));
         }
     }
     let lock = store.lock()?;
@@ -203,7 +204,7 @@ fn take_up(
             note
         }
     };
-    here.insert(folder, Arc::clone(&shared));
+    here.insert(folder, Arc::downgrade(&shared));
     Ok(Run::new(shared, note))
 }
 
@@ -241,7 +242,7 @@ fn list(runs: &Path) -> Result<Table> {
     for name in &names {
         let store = Store::new(runs, name);
         let manifest = store.manifest()?;
-        let shared = store.folder().canonicalize().ok().and_then(|folder| here.get(&folder));
+        let shared = store.folder().canonicalize().ok().and_then(|folder| here.get(&folder)?.upgrade());
         let standing = store.standing();
         let last = store.checkpoints().into_keys().next_back().unwrap_or(0);
         let (phase, at) = match (shared, standing) {
@@ -275,7 +276,7 @@ fn delete(runs: &Path, name: &str) -> Result<()> {
     let store = Store::new(runs, name);
     let folder = store.folder().canonicalize().map_err(|e| Error::io(store.folder(), &e))?;
     let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
-    if here.get(&folder).is_some_and(|shared| shared.control().phase.is_active()) {
+    if here.get(&folder).and_then(Weak::upgrade).is_some_and(|shared| shared.control().phase.is_active()) {
         return Err(Error::new("this run is going on", name, "stop it first: run.stop()"));
     }
     let _lock = store.lock()?;

@@ -28,7 +28,7 @@ impl Run {
         let address = server::publish("runs", &self.name(), Arc::new(self.clone()))?;
         let card = self.card()?;
         let text = format!("{}\nlive page: {address}", card.text());
-        Ok(View::new(pages::live_frame(&self.name(), &address, card.html()), text))
+        Ok(View::new(pages::live_frame(&self.name(), &address, card.html(), 520), text))
     }
 
     /// Its state as JSON, with the records from `from` on.

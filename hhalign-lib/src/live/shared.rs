@@ -119,8 +119,6 @@ impl Shared {
         be_silent_about_panics();
         let shared = Arc::clone(self);
         let work = move || {
-            // Held until the thread ends.
-            let _lock = lock;
             parallel::keep_quiet();
             // Cells compile beside this thread: where cores are few they go first. Threads begun here inherit it.
             let _ = rustix::process::setpriority_process(None, 10);
@@ -139,7 +137,7 @@ impl Shared {
                 Ok(_) => (Phase::Finished, None),
                 Err(error) => (Phase::Failed, Some(error)),
             };
-            shared.end(phase, error);
+            shared.end(phase, error, lock);
         };
         std::thread::Builder::new()
             .name(format!("hhalign {}", self.name))
@@ -148,10 +146,12 @@ impl Shared {
             .map_err(|e| Error::new("no thread could be started for the run", e.to_string(), "end some other work"))
     }
 
-    fn end(&self, phase: Phase, error: Option<Error>) {
+    fn end(&self, phase: Phase, error: Option<Error>, lock: std::fs::File) {
         let step = self.progress().map_or(0, |p| p.state.step);
         let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
         let written = self.store.set_standing(&Standing { phase, step, error: text });
+        // Whoever reads that the run has ended may start it again at once.
+        drop(lock);
         let mut control = self.control();
         (control.phase, control.error) = (phase, error);
         if let (Phase::Finished | Phase::Stopped, Err(error)) = (phase, written) {

@@ -1,5 +1,5 @@
 // Puts a live page into a notebook's output where it can be reached, and the last state that was seen where it cannot.
-({ id, name, address }) => {
+({ id, name, address, height }) => {
   const root = document.getElementById(id);
   if (!root) return;
   const last = root.querySelector('[data-last]');
@@ -33,7 +33,7 @@
     const frame = document.createElement('iframe');
     frame.src = `${address}?theme=${dark ? 'dark' : 'light'}`;
     frame.title = `Live page of ${name}`;
-    frame.style.cssText = 'width:100%;height:520px;border:0;display:block';
+    frame.style.cssText = `width:100%;height:${height}px;border:0;display:block`;
     root.prepend(frame);
     last.hidden = true;
     why.hidden = true;

@@ -22,7 +22,7 @@
     ],
     dpo: [
       {
-        title: 'Loss', y: 'loss per pair', level: { y: Math.LN2, text: 'ln 2: policy = reference' },
+        title: 'Loss', y: 'loss per pair', level: 'first',
         series: [line('loss', 'training batch', 0, noisy), line('eval_loss', 'held out', 1, { markers: true })],
       },
       {
@@ -126,6 +126,13 @@
       part('stop-yes').disabled = out;
     }
 
+    // Policy and reference agree before the first step: what the loss is there depends on the loss (ln 2 for the sigmoid's).
+    function levelOf(spec) {
+      if (spec.level !== 'first') return spec.level;
+      const first = state.records.find((r) => r.step === 0 && Number.isFinite(r.metrics.eval_loss));
+      return first && { y: first.metrics.eval_loss, text: 'policy = reference' };
+    }
+
     function drawChart(figure, spec, width) {
       const series = spec.series.map(({ metric, ...look }) => ({
         ...look,
@@ -134,7 +141,7 @@
       const steps = state.records.map((r) => r.step);
       const marks = state.marks.map((m) => ({ x: m.step, text: m.text }));
       hhalign.lineChart(figure, {
-        title: spec.title, x: 'step', y: spec.y, yFormat: spec.format, xFormat: 'whole', series, marks, level: spec.level, width,
+        title: spec.title, x: 'step', y: spec.y, yFormat: spec.format, xFormat: 'whole', series, marks, level: levelOf(spec), width,
         xRange: hhalign.range([0, ...steps, ...marks.map((m) => m.x), ...(steps.length ? [] : [state.max_steps])], 0.02),
       });
     }

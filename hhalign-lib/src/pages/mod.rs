@@ -43,13 +43,14 @@ pub fn slider(data: &Value) -> String {
     )
 }
 
-/// A page from the loopback server inside a cell's output, with `last` in its place where it cannot be reached.
-pub fn live_frame(name: &str, address: &str, last: &str) -> String {
+/// A page from the loopback server inside a cell's output, so many pixels high at first, with `last` in its place where it
+/// cannot be reached.
+pub fn live_frame(name: &str, address: &str, last: &str, height: u32) -> String {
     let id = element("live", &format!("{name} {address}"));
-    let settings = in_script(&serde_json::json!({ "id": id, "name": name, "address": address }));
+    let settings = in_script(&serde_json::json!({ "id": id, "name": name, "address": address, "height": height }));
     let frame = include_str!("frame.js");
     format!(
-        "<div id=\"{id}\"><div data-last>{last}</div><div data-why style=\"opacity:.8;padding:2px 12px\">The live page at {} shows the run as it goes on. This is the state in which the cell ended.</div></div>\n<script>({frame})({settings});</script>",
+        "<div id=\"{id}\"><div data-last>{last}</div><div data-why style=\"opacity:.8;padding:2px 12px\">What stands here moves while the kernel at {} runs. This is the state in which the cell ended.</div></div>\n<script>({frame})({settings});</script>",
         escape(address.split('/').nth(2).unwrap_or(address))
     )
 }

@@ -33,7 +33,9 @@ use crate::fused::Compute;
 use crate::optim::AdamWConfig;
 
 /// How a run goes through its data; shared by SFT and DPO.
+// What is skipped below comes back as its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TrainConfig {
     /// Peak of the learning rate.
     pub learning_rate: f64,
@@ -62,7 +64,6 @@ pub struct TrainConfig {
     /// Seed of data order and dropout.
     pub seed: u64,
     /// A mistake made on purpose, to see what gives it away; `None` makes none.
-    #[serde(default)]
     pub pitfall: Option<Pitfall>,
     /// Print a line of progress with the time left at every record.
     pub progress: bool,

@@ -1,0 +1,143 @@
+//! Exercises of the notebook on judging replies, and annotators made of random numbers to try its figures on.
+
+use std::path::Path;
+
+use rand::Rng as _;
+
+use super::Check;
+use crate::error::Result;
+use crate::eval::judgements::{Preference, judge};
+use crate::eval::stats::wilson;
+use crate::eval::winrate::{PAIRWISE, read_columns};
+use crate::rng::stream;
+
+/// Fills a folder's file of `simulated-NAME` by lot, and returns how many pairs it judged. No person is behind it, and it
+/// reads no reply: it is there to show what figures of agreement do, and says nothing about any model.
+///
+/// Each pair has an opinion of its own, which follows from `seed`: A, B or, one time in ten, a tie. The simulated annotator
+/// holds that opinion with probability `care`, and takes A or B by a coin otherwise.
+///
+/// # Errors
+/// A name or a folder that [`judge`] refuses.
+///
+/// # Example
+/// ```
+/// use hhalign::{eval::{agreement::Agreement, winrate::write_annotation_files}, lesson::annotation::simulate, sample::Reply};
+/// let folder = std::env::temp_dir().join(format!("hhalign-simulate-{}", std::process::id()));
+/// let prompts: Vec<String> = (0..30).map(|i| format!("question {i}")).collect();
+/// let replies = |text: &str| vec![Reply { text: text.into(), ids: vec![1], ended: true }; 30];
+/// write_annotation_files(&folder, &prompts, ("one", &replies("yes")), ("two", &replies("no")), 1)?;
+/// assert_eq!(simulate(&folder, "ann", 1.0, 7)?, 30);
+/// simulate(&folder, "ben", 1.0, 7)?;
+/// assert_eq!(Agreement::read(&folder)?.alpha(), (1.0, 30));
+/// # std::fs::remove_dir_all(folder).unwrap();
+/// # Ok::<(), hhalign::error::Error>(())
+/// ```
+pub fn simulate(folder: &Path, name: &str, care: f64, seed: u64) -> Result<usize> {
+    let name = format!("simulated-{name}");
+    let mut opinions = stream(seed, "opinions", &[]);
+    let mut mood = stream(seed, &name, &[]);
+    let mut judged = 0;
+    for row in read_columns(&folder.join(PAIRWISE), &["id"])? {
+        let opinion = match opinions.random_range(0..20) {
+            0..9 => Preference::A,
+            9..18 => Preference::B,
+            _ => Preference::Tie,
+        };
+        let coin = if mood.random::<bool>() { Preference::A } else { Preference::B };
+        let said = if mood.random::<f64>() < care { opinion } else { coin };
+        judged = judge(folder, &name, &row[0], Some(said))?;
+    }
+    Ok(judged)
+}
+
+/// Cohen's kappa of two annotators who said A and A 45 times, A and B 15 times, B and A 5 times, B and B 35 times?
+///
+/// # Example
+/// ```
+/// use hhalign::lesson::annotation::check_kappa;
+/// assert!(check_kappa(0.6).right);
+/// assert!(!check_kappa(0.8).right && check_kappa(0.8).because.contains("chance"));
+/// ```
+pub fn check_kappa(kappa: f64) -> Check {
+    let near = |x: f64| (kappa - x).abs() < 0.005;
+    if near(0.6) {
+        return yes(
+            "observed (45 + 35)/100 = 0.8; by chance 0.6 · 0.5 + 0.4 · 0.5 = 0.5; so (0.8 - 0.5)/(1 - 0.5) = 0.6",
+        );
+    }
+    no(if near(0.0) {
+        "put your figure in, and run the cell again. First: on what share of the 100 pairs do they agree?"
+    } else if near(0.8) {
+        "0.8 is the share on which they agree. How much of it would two coins with their rates reach by chance?"
+    } else if near(0.3) {
+        "0.3 is what they agree on beyond chance. Divide it by what there was to gain beyond chance"
+    } else if near(0.5) {
+        "0.5 is the agreement to be expected by chance. How far do they go beyond it?"
+    } else if !(-1.0..=1.0).contains(&kappa) {
+        "kappa lies between -1 and 1"
+    } else {
+        "the first says A in 60 of 100 pairs, the second in 50. By chance both say A in 0.6 · 0.5 of the pairs, and both say B in … ?"
+    })
+}
+
+/// The win rate of a model with 12 wins, 6 losses and 12 ties, if a tie counts one half?
+///
+/// # Example
+/// ```
+/// use hhalign::lesson::annotation::check_win_rate;
+/// assert!(check_win_rate(0.6).right);
+/// assert!(check_win_rate(12.0 / 18.0).because.contains("left out"));
+/// ```
+pub fn check_win_rate(rate: f64) -> Check {
+    let near = |x: f64| (rate - x).abs() < 0.005;
+    if near(0.6) {
+        return yes("(12 + 12/2)/30 = 0.6, and n is 30: a tie is a judgement too");
+    }
+    no(if rate == 0.0 {
+        "put your figure in, and run the cell again"
+    } else if near(2.0 / 3.0) {
+        "that is 12/18: the ties were left out. Then a model that is nearly always tied looks decided"
+    } else if near(0.4) {
+        "that is 12/30: it counts ties as losses, which is unfair to one side"
+    } else if near(0.8) {
+        "that is 24/30: it counts ties as wins, which is unfair to the other side"
+    } else {
+        "add half a win for each tie, and divide by all judged pairs"
+    })
+}
+
+/// The smallest number of judged pairs at which a win rate of one half is known to ±0.1, that is, at which its 95% Wilson
+/// interval is at most 0.2 wide?
+///
+/// # Example
+/// ```
+/// use hhalign::lesson::annotation::check_width;
+/// let right: Vec<usize> = (0..400).filter(|&n| check_width(n).right).collect();
+/// assert_eq!(right, [93]);
+/// ```
+pub fn check_width(n: usize) -> Check {
+    let width = |n: usize| {
+        let e = wilson(n as f64 / 2.0, n);
+        e.high - e.low
+    };
+    if n == 0 {
+        return no("change the 0 to a number of pairs, and run the cell again");
+    }
+    if width(n) > 0.2 {
+        return no(&format!("with n = {n} the interval is {:.3} wide: more pairs are needed", width(n)));
+    }
+    if n > 1 && width(n - 1) <= 0.2 {
+        let textbook = if n == 97 { " (97 is what the textbook's ±1.96·√(p(1 - p)/n) asks for)" } else { "" };
+        return no(&format!("n = {n} is enough, but so is {}: find the smallest{textbook}", n - 1));
+    }
+    yes(&format!("with n = {n} the interval is {:.4} wide, with one pair fewer {:.4}", width(n), width(n - 1)))
+}
+
+fn yes(because: &str) -> Check {
+    Check { right: true, because: because.into() }
+}
+
+fn no(because: &str) -> Check {
+    Check { right: false, because: because.into() }
+}
