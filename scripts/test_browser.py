@@ -44,7 +44,7 @@ LIVE = [
     SMALL,
     "let mut sft = Sft::default();\n(sft.train.max_steps, sft.train.log_every) = (100000, 1);\nlet run = sft.start(&model, &train, &watch)?;\nrun.live()?",
     "run.wait(8.0);",
-    "println!(\"still here: {}\", kernel_probe());",
+    "println!(\"still here: {}\", hhalign::kernel_probe());",
 ]
 ANNOTATE = [
     LOAD,
@@ -173,6 +173,10 @@ def wait_for_cell(page: Page, number: int, seconds: float = 120) -> bool:
     return bool(until(lambda: "*" not in (text := prompt.inner_text()) and any(c.isdigit() for c in text), seconds, page))
 
 
+def output_of(page: Page, number: int) -> str:
+    return "\n".join(cell(page, number).locator(".jp-OutputArea-output").all_inner_texts()).strip()
+
+
 def stderr(page: Page) -> list[str]:
     found = page.locator('[data-mime-type="application/vnd.jupyter.stderr"], [data-mime-type="application/vnd.jupyter.error"]')
     return [text for text in found.all_inner_texts() if text.strip()]
@@ -289,7 +293,8 @@ def live(lab: Lab, browser: Browser, check: Checks) -> None:
     check("and resume goes on", bool(until(lambda: state()["step"] > after["step"] + 2, 10, page)))
     run_cell(page, 4)
     wait_for_cell(page, 4)
-    check("cells go on beside it", "still here" in cell(page, 4).inner_text())
+    check("cells go on beside it", "still here: 1" in output_of(page, 4), output_of(page, 4))
+    check("no cell shows an error", not stderr(page), stderr(page)[:1] or "")
     url = frame.url.split("?")[0]
     port = int(url.split(":")[2].split("/")[0])
     page.keyboard.press("Control+s")
@@ -354,8 +359,9 @@ def annotation(lab: Lab, browser: Browser, check: Checks) -> None:
     run_cell(page, 3)
     wait_for_cell(page, 3)
     expected = f"wins {wins} losses {PAIRS - wins - ties} ties {ties} open 0 rate {(wins + ties / 2) / PAIRS:.3f}"
-    shown = cell(page, 3).locator(".jp-OutputArea-output").first.inner_text().strip()
+    shown = output_of(page, 3)
     check("and the win rate is the right one", expected == shown, shown)
+    check("no cell shows an error", not stderr(page), stderr(page)[:1] or "")
     page.reload(wait_until="load")
     page.close()
 

@@ -44,7 +44,7 @@ pub fn annotate_offline(folder: impl AsRef<Path>, page: impl AsRef<Path>) -> Res
     crate::files::write_atomic(page.as_ref(), pages::annotate(Some(&data)).as_bytes())
 }
 
-const TITLE: &str = "Which reply is better?";
+const TITLE: &str = "A or B?";
 
 fn items(folder: &Path) -> Result<Vec<Value>> {
     let path = folder.join(PAIRWISE);
