@@ -26,12 +26,7 @@ pub fn token_rewards(
 ) -> Result<View> {
     let pair = pair(pairs, index)?;
     let of = |side: Side| -> Result<Vec<f64>> {
-        let batch = Batch::new(&[(&pair.prompt, pair.reply(side))], pairs.eos_id())?;
-        let logps = |model: &Gpt| {
-            let logps = score::token_logps(&model.freeze()?, &batch, &mut Dropout::off())?;
-            Ok::<_, Error>(logps.to_dtype(DType::F64)?.to_vec1::<f64>()?)
-        };
-        Ok(logps(policy)?.iter().zip(logps(reference)?).map(|(pi, reference)| beta * (pi - reference)).collect())
+        Ok(log_ratios(policy, reference, pairs, index, side)?.into_iter().map(|r| beta * r).collect())
     };
     let sides = [("chosen", Side::Chosen), ("rejected", Side::Rejected)];
     let rewards = sides.iter().map(|(_, side)| of(*side)).collect::<Result<Vec<_>>>()?;
@@ -64,10 +59,34 @@ fn cell(token: &str, reward: f64, largest: f64) -> String {
     let (colour, sign) = if reward >= 0.0 { ("0,114,178", "▲") } else { ("213,94,0", "▼") };
     let strength = 0.55 * (reward.abs() / largest).sqrt();
     // Below a tenth of the largest a number would only be in the way.
-    let number = if reward.abs() < largest / 10.0 { "&nbsp;".into() } else { format!("{sign}{:.1}", reward.abs()) };
+    let number = if reward.abs() < largest / 10.0 {
+        "&nbsp;".into()
+    } else {
+        if largest < 1.0 { format!("{sign}{:.2}", reward.abs()) } else { format!("{sign}{:.1}", reward.abs()) }
+    };
     format!(
         "<span title=\"{reward:+.3} nats\" style=\"display:inline-flex;flex-direction:column;vertical-align:top;line-height:1.25;margin:1px;border-radius:3px;padding:1px 2px;text-align:center;background:rgba({colour},{strength:.2})\"><span style=\"white-space:pre\">{token}</span><span style=\"font-size:.7em;opacity:.75;font-variant-numeric:tabular-nums\">{number}</span></span>"
     )
+}
+
+/// The token of a reply whose log-probability training changed most: its position, for [`moved_mass`].
+///
+/// # Errors
+/// No such pair, or ids that the models do not have.
+pub fn most_changed(policy: &Gpt, reference: &Gpt, pairs: &TokenizedPairs, index: usize, side: Side) -> Result<usize> {
+    let changes = log_ratios(policy, reference, pairs, index, side)?;
+    Ok((0..changes.len()).max_by(|&x, &y| changes[x].abs().total_cmp(&changes[y].abs())).unwrap_or(0))
+}
+
+/// log π - log ref of every token of a reply.
+fn log_ratios(policy: &Gpt, reference: &Gpt, pairs: &TokenizedPairs, index: usize, side: Side) -> Result<Vec<f64>> {
+    let pair = pair(pairs, index)?;
+    let batch = Batch::new(&[(&pair.prompt, pair.reply(side))], pairs.eos_id())?;
+    let logps = |model: &Gpt| {
+        let logps = score::token_logps(&model.freeze()?, &batch, &mut Dropout::off())?;
+        Ok::<_, Error>(logps.to_dtype(DType::F64)?.to_vec1::<f64>()?)
+    };
+    Ok(logps(policy)?.iter().zip(logps(reference)?).map(|(pi, reference)| pi - reference).collect())
 }
 
 /// The likeliest next tokens before and after training, at the token `position` of a reply: where the probability went.

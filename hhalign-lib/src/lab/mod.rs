@@ -7,5 +7,5 @@ mod pitfalls;
 
 pub use annotate::{annotate, annotate_offline};
 pub use beta::{beta_lab, sample_at};
-pub use inside::{moved_mass, token_rewards};
+pub use inside::{most_changed, moved_mass, token_rewards};
 pub use pitfalls::{exposed, reply_lengths};

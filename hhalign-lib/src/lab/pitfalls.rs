@@ -2,7 +2,7 @@
 
 use std::f64::consts::LN_2;
 
-use crate::plot::{Corner, Figure, Panel};
+use crate::plot::{Figure, Panel};
 use crate::sample::Reply;
 use crate::train::{History, Pitfall};
 
@@ -14,7 +14,7 @@ pub fn exposed(pitfall: Pitfall, clean: &History, broken: &History) -> Figure {
     let nats = "nats per counted token";
     let training = || panel("Training loss", nats, "loss");
     let held_out = || panel("Held-out loss of replies", "nats per reply token", "eval_loss");
-    let ln_2 = |panel: Panel| panel.level(LN_2, "ln 2").legend(Corner::UpperRight);
+    let ln_2 = |panel: Panel| panel.level(LN_2, "ln 2");
     let (panels, note) = match pitfall {
         Pitfall::UnmaskedPrompt => (
             [training(), held_out()],

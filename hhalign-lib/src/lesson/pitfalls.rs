@@ -4,7 +4,7 @@ use std::f64::consts::LN_2;
 
 use super::Check;
 use crate::error::{Error, Result};
-use crate::plot::{Corner, Figure, Panel};
+use crate::plot::{Figure, Panel};
 use crate::train::Pitfall;
 
 /// Steps and values.
@@ -136,9 +136,8 @@ pub fn case_file(number: usize) -> Result<Figure> {
     let figure = case.panels.iter().fold(Figure::new(case.title), |figure, (title, y, clean, suspect)| {
         let panel = Panel::new(title, "step", y).line("clean", clean.to_vec()).line("this run", suspect.to_vec());
         figure.panel(match *y {
-            "loss" if *title == "Training loss" => panel.level(LN_2, "ln 2").legend(Corner::LowerLeft),
-            "loss" => panel.level(LN_2, "ln 2").legend(Corner::UpperRight),
-            "share ranked right" => panel.level(0.5, "chance").legend(Corner::LowerRight),
+            "loss" => panel.level(LN_2, "ln 2"),
+            "share ranked right" => panel.level(0.5, "chance"),
             _ => panel,
         })
     });

@@ -211,7 +211,7 @@ impl Run {
         let line = progress_line(recipe.kind(), recipe.headline(), &progress.state);
         let line = if phase == Phase::Training { line } else { line.split("  left ").next().unwrap_or("").into() };
         let phase = if phase == Phase::Training { String::new() } else { format!("  {phase}") };
-        format!("{line}{phase}  {}", super::views::sparkline(&losses, 24))
+        format!("{line}{phase}  {}", super::views::sparkline(&losses, 16))
     }
 
     /// Another peak of the learning rate from the next step on; the schedule keeps its shape. It is written into the
@@ -291,10 +291,13 @@ impl Run {
         let manifest = describe(recipe, &shared.sources, &model, identity, Some(parent));
         let (runs, name) = (super::runs_folder(), name_of(&manifest));
         let store = Store::new(&runs, &name);
-        if store.checkpoints().is_empty() {
+        let new = store.checkpoints().is_empty();
+        if new {
             store.describe(&manifest, &shared.sources)?;
             store.save(&model, &progress)?;
         }
-        take_up(&runs, name, manifest, shared.sources.clone(), || Ok(model))
+        let fork = take_up(&runs, name, manifest, shared.sources.clone(), || Ok(model))?;
+        let note = if new { format!("fork of {} at step {step}", shared.name) } else { fork.note() };
+        Ok(Self { note, ..fork })
     }
 }

@@ -5,7 +5,7 @@ use super::{Pausable, Run, runs_folder, start};
 use crate::batch::TokenizedPairs;
 use crate::error::{Error, Result};
 use crate::model::Gpt;
-use crate::plot::{Corner, Figure, Panel};
+use crate::plot::{Figure, Panel};
 use crate::table::{Column, Table};
 use crate::train::{Dpo, Recipe};
 
@@ -94,9 +94,9 @@ impl Sweep {
             })
         };
         Figure::new("Trained at each β")
-            .panel(panel("Reward accuracy", "share of pairs ranked right", "eval_rewards/accuracies", false).level(0.5, "chance").legend(Corner::MiddleRight))
-            .panel(panel("Margin D", "nats, chosen against rejected", "eval_rewards/margins", true).legend(Corner::LowerRight))
-            .panel(panel("Distance from the reference", "KL of a reply, nats", "eval_kl", false).legend(Corner::LowerRight))
+            .panel(panel("Reward accuracy", "share of pairs ranked right", "eval_rewards/accuracies", false).level(0.5, "chance"))
+            .panel(panel("Margin D", "nats, chosen against rejected", "eval_rewards/margins", true))
+            .panel(panel("Distance from the reference", "KL of a reply, nats", "eval_kl", false))
             .note("Every curve is a policy trained at its β. The KL is that of replies that the policy draws itself, exact over the vocabulary at each token.")
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Phase, Run};
 use crate::error::{Error, Result};
-use crate::plot::{Corner, Figure, Panel, figures};
+use crate::plot::{Figure, Panel, figures};
 use crate::sample::Sampler;
 use crate::table::{Column, Table};
 use crate::tokenize::Tokenizer;
@@ -123,8 +123,8 @@ pub fn overlay(runs: &[Run]) -> Figure {
         return figure.panel(panel("Training loss", "nats per reply token", "loss"));
     }
     figure
-        .panel(panel("Held-out accuracy", "share of pairs ranked right", "eval_rewards/accuracies").level(0.5, "chance").legend(Corner::MiddleRight))
-        .panel(panel("Held-out margin", "β · D, nats", "eval_rewards/margins").legend(Corner::MiddleRight))
+        .panel(panel("Held-out accuracy", "share of pairs ranked right", "eval_rewards/accuracies").level(0.5, "chance"))
+        .panel(panel("Held-out margin", "β · D, nats", "eval_rewards/margins"))
         .note("Losses under different β are not on one scale; accuracy is. A fork shares its parent's curve up to where it leaves it.")
 }
 

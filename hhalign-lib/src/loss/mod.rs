@@ -45,6 +45,12 @@ impl PairLogps {
         &self.chosen_logratios() - &self.rejected_logratios()
     }
 
+    /// The pair with the largest D: where training moved most in the direction of the label.
+    pub fn widest(&self) -> usize {
+        let margins = self.margins().to_vec();
+        (0..margins.len()).max_by(|&x, &y| margins[x].total_cmp(&margins[y])).unwrap_or(0)
+    }
+
     /// What the implicit reward beta · (log π - log ref) says of this batch.
     pub fn rewards(&self, beta: f64) -> Rewards {
         let scale = |v: Values| v.to_vec().into_iter().map(|x| beta * x).collect();

@@ -1,6 +1,6 @@
 //! The figures of the pipeline, from histories and numbers.
 
-use super::{Corner, Figure, Panel};
+use super::{Figure, Panel};
 use crate::eval::toxicity::ToxicityScores;
 use crate::loss::Rewards;
 use crate::train::History;
@@ -29,7 +29,6 @@ pub fn dpo_curves(history: &History) -> Figure {
             Panel::new("Held-out rewards", "step", "β · log-ratio, nats")
                 .line("chosen", history.series("eval_rewards/chosen"))
                 .line("rejected", history.series("eval_rewards/rejected"))
-                .legend(Corner::LowerLeft)
                 .level(0.0, "reference"),
         )
         .note("Watch the chosen reward: DPO widens the gap between the replies, and may do so by pushing both down.")
@@ -41,12 +40,11 @@ fn dpo_loss(history: &History) -> Panel {
         .line("training", history.series("loss"))
         .line("held out", history.series("eval_loss"))
         .level(chance, "policy = reference")
-        .legend(Corner::MiddleRight)
         .marks(marks(history))
 }
 
 fn marks(history: &History) -> Vec<(f64, String)> {
-    history.marks.iter().map(|m| (m.step as f64, m.text.clone())).collect()
+    history.marks.iter().map(|m| (m.step as f64, m.text.split(" of ").next().unwrap_or_default().into())).collect()
 }
 
 fn accuracy(history: &History) -> Panel {
@@ -54,7 +52,6 @@ fn accuracy(history: &History) -> Panel {
         .line("training", history.series("rewards/accuracies"))
         .line("held out", history.series("eval_rewards/accuracies"))
         .level(0.5, "chance")
-        .legend(Corner::MiddleRight)
 }
 
 /// Both runs in one picture: `training_curves.png`.

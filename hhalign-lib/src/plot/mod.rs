@@ -46,21 +46,6 @@ pub struct Panel {
     histograms: Vec<(String, Vec<f64>)>,
     level: Option<(f64, String)>,
     marks: Vec<(f64, String)>,
-    legend: Corner,
-}
-
-/// Where a panel's legend stands: where its data is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Corner {
-    /// Falling curves leave it free.
-    #[default]
-    UpperRight,
-    /// Curves that end high or low leave it free.
-    MiddleRight,
-    /// Curves that part to the right leave it free.
-    LowerLeft,
-    /// Curves that rise early leave it free.
-    LowerRight,
 }
 
 impl Panel {
@@ -96,13 +81,6 @@ impl Panel {
     #[must_use]
     pub fn marks(mut self, marks: Vec<(f64, String)>) -> Self {
         self.marks = marks;
-        self
-    }
-
-    /// With the legend in another corner.
-    #[must_use]
-    pub fn legend(mut self, corner: Corner) -> Self {
-        self.legend = corner;
         self
     }
 
@@ -276,8 +254,8 @@ impl Panel {
         if !self.histograms.is_empty() {
             (ys.0, xs) = (0.0, xs);
         }
-        let mut chart = ChartBuilder::on(area)
-            .caption(&self.title, ("sans-serif", 15 * scale).into_font().color(&ink))
+        let area = self.draw_head(area, ink, scale)?;
+        let mut chart = ChartBuilder::on(&area)
             .margin(8 * scale)
             .margin_right(16 * scale)
             .x_label_area_size(38 * scale)
@@ -297,62 +275,108 @@ impl Panel {
             .y_label_formatter(&|v| short(*v))
             .draw()?;
         let width = (xs.1 - xs.0) / BINS as f64;
-        for (i, (name, bars)) in bars.iter().enumerate() {
+        for (i, (_, bars)) in bars.iter().enumerate() {
             let colour = PALETTE[i % PALETTE.len()];
             let boxes = bars
                 .iter()
                 .filter(|b| b.1 > 0.0)
                 .map(|&(x, y)| Rectangle::new([(x, 0.0), (x + width, y)], colour.mix(0.8).filled()));
-            chart
-                .draw_series(boxes)?
-                .label(name)
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.mix(0.8).filled()));
+            chart.draw_series(boxes)?;
         }
-        for (i, (name, points)) in self.lines.iter().enumerate() {
+        for (i, (_, points)) in self.lines.iter().enumerate() {
             let style = PALETTE[i % PALETTE.len()].stroke_width(2 * scale);
-            let drawn = match points.as_slice() {
+            match points.as_slice() {
                 // A line through one point would not be seen.
                 [point] => chart.draw_series([Circle::new(*point, 3 * scale, style.color.filled())])?,
                 _ => chart.draw_series(LineSeries::new(points.iter().copied(), style))?,
             };
-            drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
         }
-        for (i, (name, points)) in self.points.iter().enumerate() {
+        for (i, (_, points)) in self.points.iter().enumerate() {
             let style = PALETTE[(i + self.lines.len()) % PALETTE.len()].mix(0.55).filled();
-            chart
-                .draw_series(points.iter().map(|&p| Circle::new(p, 2 * scale, style)))?
-                .label(name)
-                .legend(move |(x, y)| Circle::new((x + 7, y), 4, style));
+            chart.draw_series(points.iter().map(|&p| Circle::new(p, 2 * scale, style)))?;
         }
-        if let Some((level, name)) = &self.level {
+        if let Some((level, _)) = &self.level {
             let dashes =
                 DashedLineSeries::new([(xs.0, *level), (xs.1, *level)], 5, 4, ink.mix(0.6).stroke_width(scale));
-            chart
-                .draw_series(dashes)?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], ink.mix(0.6)));
+            chart.draw_series(dashes)?;
         }
         for (x, text) in &self.marks {
             let font = ("sans-serif", 11 * scale).into_font().transform(FontTransform::Rotate90).color(&ink);
             chart.draw_series([PathElement::new([(*x, ys.0), (*x, ys.1)], ink.mix(0.5).stroke_width(scale))])?;
             chart.draw_series([Text::new(text.clone(), (*x, ys.1), font)])?;
         }
-        let named = self.lines.len() + self.points.len() + self.histograms.len() + usize::from(self.level.is_some());
-        if named > 1 {
-            chart
-                .configure_series_labels()
-                .position(match self.legend {
-                    Corner::UpperRight => SeriesLabelPosition::UpperRight,
-                    Corner::MiddleRight => SeriesLabelPosition::MiddleRight,
-                    Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
-                    Corner::LowerRight => SeriesLabelPosition::LowerRight,
-                })
-                .label_font(("sans-serif", 12 * scale).into_font().color(&ink))
-                .border_style(TRANSPARENT)
-                .draw()?;
-        }
         Ok(())
     }
+
+    /// Title and legend above the axes, where no data is; gives back the area below them.
+    fn draw_head<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        ink: RGBColor,
+        scale: u32,
+    ) -> std::result::Result<DrawingArea<B, Shift>, Box<dyn std::error::Error>>
+    where
+        B::ErrorType: 'static,
+    {
+        let area = area.titled(&self.title, ("sans-serif", 15 * scale).into_font().color(&ink))?;
+        let entries = self.legend(ink);
+        if entries.len() < 2 {
+            return Ok(area);
+        }
+        let font = ("sans-serif", 12 * scale).into_font().color(&ink);
+        let (left, row, sign, gap) = (60 * scale as i32, 16 * scale as i32, 16 * scale as i32, 12 * scale as i32);
+        let width = area.dim_in_pixel().0 as i32;
+        let (mut x, mut y) = (left, 0);
+        let mut placed = vec![];
+        for (name, kind, colour) in entries {
+            let needed = sign + 4 * scale as i32 + area.estimate_text_size(&name, &font)?.0 as i32 + gap;
+            if x + needed > width && x > left {
+                (x, y) = (left, y + row);
+            }
+            placed.push((name, kind, colour, x, y));
+            x += needed;
+        }
+        let (head, below) = area.split_vertically(y + row);
+        for (name, kind, colour, x, y) in placed {
+            let middle = y + row / 2;
+            let line = |from: i32, to: i32| {
+                PathElement::new([(x + from, middle), (x + to, middle)], colour.stroke_width(2 * scale))
+            };
+            match kind {
+                Sign::Line => head.draw(&line(0, sign))?,
+                Sign::Dashes => {
+                    let dash = sign / 5;
+                    (0..3).try_for_each(|i| head.draw(&line(2 * i * dash, (2 * i + 1) * dash)))?;
+                }
+                Sign::Dot => head.draw(&Circle::new((x + sign / 2, middle), 4 * scale as i32, colour.filled()))?,
+                Sign::Box => {
+                    head.draw(&Rectangle::new([(x, middle - row / 3), (x + sign, middle + row / 3)], colour.filled()))?
+                }
+            }
+            head.draw(&Text::new(name, (x + sign + 4 * scale as i32, y + row / 8), font.clone()))?;
+        }
+        Ok(below)
+    }
+
+    /// Every series with its sign and colour, in the order in which they are drawn.
+    fn legend(&self, ink: RGBColor) -> Vec<(String, Sign, RGBAColor)> {
+        let colour = |i: usize| PALETTE[i % PALETTE.len()];
+        let bars = self.histograms.iter().enumerate().map(|(i, h)| (h.0.clone(), Sign::Box, colour(i).mix(0.8)));
+        let lines = self.lines.iter().enumerate().map(|(i, l)| (l.0.clone(), Sign::Line, colour(i).mix(1.0)));
+        let from = self.lines.len();
+        let points = self.points.iter().enumerate().map(|(i, p)| (p.0.clone(), Sign::Dot, colour(i + from).mix(0.7)));
+        let level = self.level.iter().map(|(_, name)| (name.clone(), Sign::Dashes, ink.mix(0.6)));
+        bars.chain(lines).chain(points).chain(level).collect()
+    }
+}
+
+/// How a legend shows a series.
+#[derive(Clone, Copy)]
+enum Sign {
+    Line,
+    Dashes,
+    Dot,
+    Box,
 }
 
 /// The left edge of each bin and the share of the values in it.

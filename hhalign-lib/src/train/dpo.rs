@@ -143,7 +143,7 @@ impl Dpo {
 const SIDES: [Side; 2] = [Side::Chosen, Side::Rejected];
 
 /// The metrics of a progress line.
-pub(crate) const HEADLINE: &[&str] = &["loss", "rewards/accuracies", "eval_rewards/accuracies"];
+pub(crate) const HEADLINE: &[&str] = &["loss", "eval_rewards/accuracies"];
 
 pub(super) struct DpoObjective<'a> {
     dpo: &'a Dpo,
