@@ -92,7 +92,7 @@ impl View {
             }
         }
         html += &format!(
-            "</div><div style=\"opacity:.8\">{} prompt tokens (grey) are read but not learnt; {} reply tokens (blue, underlined) are what the loss sees.</div>",
+            "</div><div style=\"opacity:.8\">Tokens that are read but not learnt (grey): {}. Tokens that the loss counts (blue, underlined): {}.</div>",
             pair.prompt.len(),
             reply.len()
         );

@@ -18,7 +18,7 @@ pub fn exposed(pitfall: Pitfall, clean: &History, broken: &History) -> Figure {
     let (panels, note) = match pitfall {
         Pitfall::UnmaskedPrompt => (
             [training(), held_out()],
-            "Both training losses look healthy. Only on replies, which is what we want to learn, does the unmasked run show that part of its effort went into imitating the human.",
+            "Both training losses look healthy, and they do not compare: one counts prompts as well. On replies the harm is small in a small model and may hide in the noise; look at what the loss counts (View::tokens), and at what the model writes when it is given the human's turn.",
         ),
         Pitfall::NoEos => (
             [held_out(), panel("Tokens guessed right", "share", "mean_token_accuracy")],

@@ -175,7 +175,8 @@ impl Run {
         Ok(progress.outcome(early))
     }
 
-    /// Waits so many seconds, or until the end, and prints a whole line of progress every other second.
+    /// Waits so many seconds, or until the end, and prints whole lines of progress: every other second at first, more
+    /// seldom where the end is far.
     pub fn wait(&self, seconds: f64) {
         let begin = Instant::now();
         let left = || (seconds - begin.elapsed().as_secs_f64()).max(0.0);
@@ -190,7 +191,9 @@ impl Run {
                 if line != said && self.phase().is_active() {
                     println!("{line}");
                 }
-                (said, next) = (line, begin.elapsed().as_secs_f64() + 2.0);
+                // Some twenty lines for a run, whether it takes a minute or a day.
+                let pause = (self.seconds_left().unwrap_or(0.0).min(left()) / 20.0).max(2.0);
+                (said, next) = (line, begin.elapsed().as_secs_f64() + pause);
             }
         }
         let line = self.progress_line();

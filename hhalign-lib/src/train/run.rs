@@ -309,15 +309,15 @@ fn peak_memory_mb() -> Option<f64> {
 /// A line such as `dpo  step   20/80  loss 0.612  41205 tokens/s  left 0:07`.
 pub(crate) fn progress_line(name: &str, headline: &[&str], state: &State) -> String {
     let left = (state.config.max_steps - state.step) as f64 * state.seconds / state.step.max(1) as f64;
+    let left =
+        if state.step == 0 { String::new() } else { format!("  left {}:{:02}", left as u64 / 60, left as u64 % 60) };
     let shown: Vec<String> =
         headline.iter().filter_map(|name| Some(format!("{name} {:.3}", state.history.last(name)?))).collect();
     format!(
-        "{name}  step {:>4}/{}  {}  {:.0} tokens/s  left {}:{:02}",
+        "{name}  step {:>4}/{}  {}  {:.0} tokens/s{left}",
         state.step,
         state.config.max_steps,
         shown.join("  "),
         state.tokens / state.seconds.max(1e-9),
-        left as u64 / 60,
-        left as u64 % 60
     )
 }
