@@ -82,7 +82,7 @@ displayed_as_table! {
         format!("Preferences for {}", w.model),
         vec![
             Column::int("wins", vec![w.wins as i64]), Column::int("losses", vec![w.losses as i64]), Column::int("ties", vec![w.ties as i64]),
-            Column::int("not judged", vec![w.open as i64]), Column::text("win rate [95% interval]", vec![w.rate.text()]),
+            Column::int("not judged", vec![w.open as i64]), Column::int("annotators", vec![w.annotators as i64]), Column::text("win rate [95% interval]", vec![w.rate.text()]),
         ],
     ),
     McNemar: |m| Table::new(
