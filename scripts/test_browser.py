@@ -313,8 +313,10 @@ def live(lab: Lab, browser: Browser, check: Checks) -> None:
     page.wait_for_timeout(4000)
     output = cell(page, 2)
     text = until(lambda: "cannot be reached" in output.inner_text() and output.inner_text(), 20, page) or output.inner_text()
-    pictures = output.locator("svg").count()
-    check("without the kernel it shows the last state and says why", "cannot be reached" in text and pictures > 0, f"{pictures} pictures")
+    still = output.frame_locator("iframe[sandbox]")
+    pictures = still.locator("svg").count()
+    check("without the kernel it shows the last state and says why", "cannot be reached" in text and pictures > 1, f"{pictures} pictures")
+    check("in a frame in which nothing can run", output.locator("iframe").first.get_attribute("sandbox") == "")
     lab.shot(page, "live_without_kernel")
     check("JupyterLab reports no error", not page.problems, page.problems[:2] or "")  # type: ignore[attr-defined]
     page.close()

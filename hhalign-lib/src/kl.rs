@@ -70,4 +70,4 @@ pub fn from_held_out(policy: &Gpt, reference: &Gpt, pairs: &TokenizedPairs, n: u
 }
 
 /// Tokens of a drawn reply at most.
-const MAX_REPLY: usize = 64;
+pub const MAX_REPLY: usize = 64;

@@ -96,7 +96,18 @@ fn start() -> Result<Arc<Server>> {
         .name("hhalign server".into())
         .spawn(move || {
             crate::parallel::keep_quiet();
-            http.incoming_requests().for_each(|request| serving.serve(request));
+            for request in http.incoming_requests() {
+                // A body may come slowly, or never: it must not hold up the others.
+                if *request.method() == Method::Post {
+                    let serving = Arc::clone(&serving);
+                    let _ = std::thread::Builder::new().name("hhalign post".into()).spawn(move || {
+                        crate::parallel::keep_quiet();
+                        serving.serve(request);
+                    });
+                } else {
+                    serving.serve(request);
+                }
+            }
         })
         .map_err(|e| Error::new("no thread could be started for the live page", e.to_string(), ""))?;
     Ok(server)
@@ -113,6 +124,9 @@ impl Server {
                     let read = request.as_reader().take(MAX_BODY + 1).read_to_string(&mut body);
                     if read.is_err() || body.len() as u64 > MAX_BODY {
                         return respond(request, 413, "text/plain", "the request is too long\n".into());
+                    }
+                    if request.body_length().is_some_and(|length| length != body.len()) {
+                        return respond(request, 400, "text/plain", "the request was cut off\n".into());
                     }
                     page.post(&name, &body)
                 }

@@ -181,6 +181,117 @@ fn changes_on_the_way_are_written_down_and_survive_a_resume() {
 }
 
 #[test]
+fn a_change_at_an_evaluation_survives_a_kill_to_the_bit() {
+    let (pairs, held_out) = data();
+    let reference = model().freeze().unwrap();
+    // Evaluated at every step, with patience: what is forgotten or done twice shows in the best moment and in the end.
+    let mut recipe = dpo(40, 40);
+    (recipe.train.eval_every, recipe.train.patience, recipe.train.checkpoint_every) = (1, Some(3), 1000);
+    let run = recipe.start(&model(), &reference, &pairs, &held_out).unwrap();
+    run.pause();
+    run.set_beta(3.0).unwrap();
+    run.set_lr(0.05).unwrap();
+    run.resume();
+    until("the change", || run.history().marks.len() == 2);
+    // A kill right after the change would leave this checkpoint.
+    let step = run.history().marks[0].step;
+    let whole = run.finish().unwrap();
+    let folder = folder().join(run.name());
+    let kept: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().map(|e| e.path()).collect();
+    let after = kept.iter().filter(|p| p.to_string_lossy().contains("checkpoint-"));
+    let after: Vec<_> = after.filter(|p| !p.ends_with(format!("checkpoint-{step:08}.safetensors"))).collect();
+    assert_eq!(after.len() + 1, 2, "{kept:?}");
+    let bits_of_whole = bits(&run.model().unwrap());
+    let name = run.name();
+    drop(run);
+    after.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    let again = Run::resume(&name).unwrap();
+    let ended = again.finish().unwrap();
+    assert!(bits_of_whole == bits(&again.model().unwrap()));
+    assert_eq!((whole.best, whole.steps), (ended.best, ended.steps));
+    assert_eq!(again.beta(), Some(3.0));
+    // Whoever starts the cell again is told that the run is not what its name says.
+    let note = recipe.start(&model(), &reference, &pairs, &held_out).unwrap().note();
+    assert!(note.contains("on its way: beta 3"), "{note}");
+}
+
+#[test]
+fn a_finished_run_whose_end_is_damaged_is_finished_again() {
+    let (pairs, held_out) = data();
+    let start = || sft(20, 41).start(&model(), &pairs, &held_out).unwrap();
+    let run = start();
+    run.finish().unwrap();
+    let (name, whole) = (run.name(), bits(&run.model().unwrap()));
+    drop(run);
+    let last = folder().join(&name).join("checkpoint-00000020.safetensors");
+    std::fs::write(&last, b"half a file").unwrap();
+    let again = Run::resume(&name).unwrap();
+    assert!(again.note().contains("goes on from step 15") && again.note().contains("damaged"), "{}", again.note());
+    again.finish().unwrap();
+    assert!(whole == bits(&again.model().unwrap()));
+    drop(again);
+    // A description that cannot be read is written anew, and nothing of the old run is mistaken for the new one's.
+    std::fs::write(folder().join(&name).join("run.json"), b"{").unwrap();
+    assert!(Run::list().unwrap().to_string().contains("damaged"));
+    let anew = start();
+    assert_eq!(anew.note(), "");
+    anew.finish().unwrap();
+    drop(anew);
+    assert!(whole == bits(&Run::resume(&name).unwrap().model().unwrap()));
+}
+
+#[test]
+fn only_runs_can_be_deleted() {
+    let root = folder();
+    std::fs::create_dir_all(root.join("shared")).unwrap();
+    let beside = root.with_extension("beside");
+    std::fs::create_dir_all(&beside).unwrap();
+    let outside = format!("../{}", beside.file_name().unwrap().to_str().unwrap());
+    for name in ["", ".", "..", "shared", "no-such-run", outside.as_str(), beside.to_str().unwrap()] {
+        assert!(Run::delete(name).is_err(), "{name}");
+    }
+    assert!(root.join("shared").exists() && beside.exists());
+    std::fs::remove_dir_all(&beside).unwrap();
+}
+
+#[test]
+fn a_paused_or_stopping_run_does_not_hang_the_cell() {
+    let (pairs, held_out) = data();
+    let start = || sft(5000, 42).start(&model(), &pairs, &held_out).unwrap();
+    let run = start();
+    until("a step", || run.step() > 0);
+    run.pause();
+    error(run.finish().map(drop), &["the run is paused", "run.resume()"]);
+    run.wait(60.0);
+    assert_eq!(run.wait_for_step(4000), run.step());
+    run.stop();
+    run.pause();
+    // Told to stop and started again at once: it stops, and goes on.
+    let again = start();
+    assert!(again.note().starts_with("goes on from step"), "{}", again.note());
+    error(run.set_lr(1e-4), &["only a run that goes on"]);
+    again.stop();
+    assert!(again.finish().unwrap().steps < 5000);
+}
+
+#[test]
+fn a_fork_is_found_again_when_its_parent_has_ended() {
+    let (pairs, held_out) = data();
+    let reference = model().freeze().unwrap();
+    let run = dpo(60, 43).start(&model(), &reference, &pairs, &held_out).unwrap();
+    until("a few steps", || run.step() >= 5);
+    run.pause();
+    let fork = |run: &Run| run.fork(|branch| branch.beta = 0.02).unwrap();
+    let first = fork(&run);
+    run.resume();
+    run.finish().unwrap();
+    first.finish().unwrap();
+    assert_eq!(fork(&run).name(), first.name());
+    assert_ne!(run.fork(|branch| branch.beta = 0.03).unwrap().name(), first.name());
+    error(run.fork(|branch| branch.train.max_steps = 10).map(drop), &["would end before it begins"]);
+}
+
+#[test]
 fn a_fork_shares_the_past_and_goes_its_own_way() {
     let (pairs, held_out) = data();
     let reference = model().freeze().unwrap();

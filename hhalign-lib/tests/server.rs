@@ -87,6 +87,22 @@ fn strangers_are_refused_and_the_page_may_pause_and_stop() {
 }
 
 #[test]
+fn a_slow_or_broken_off_request_holds_nobody_up_and_does_nothing() {
+    let (run, port, path) = page(4);
+    let head = format!("POST {path}pause HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 5000\r\n\r\nabc");
+    let mut slow = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    slow.write_all(head.as_bytes()).unwrap();
+    let begin = std::time::Instant::now();
+    assert_eq!(get(port, &format!("{path}alive.svg"), "").0, 200);
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    drop(slow);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(run.phase(), Phase::Training, "a request that was cut off is not carried out");
+    run.stop();
+    run.finish().unwrap();
+}
+
+#[test]
 fn it_listens_on_the_loopback_address_only() {
     let (run, port, _) = page(2);
     let listening = std::fs::read_to_string("/proc/net/tcp").unwrap()

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::judgements::{Judgements, read_judgements};
+use super::judgements::{Judgements, Preference, read_judgements};
+use super::stats::{Estimate, bootstrap};
 use crate::error::Result;
 use crate::table::{Column, Table};
 
-/// The share of units on which two annotators agree; not a number where there is none.
+/// The share of units on which two annotators agree; not a number where there is none, or for lists of different lengths.
 pub fn percent_agreement<T: PartialEq>(one: &[T], other: &[T]) -> f64 {
-    let n = one.len().min(other.len());
-    one.iter().zip(other).filter(|(a, b)| a == b).count() as f64 / n as f64
+    let n = if one.len() == other.len() { one.len() } else { 0 };
+    one.iter().zip(other).filter(|(a, b)| a == b).count().min(n) as f64 / n as f64
 }
 
-/// Cohen's kappa of two annotators: agreement beyond what their own rates would give by chance; 1 where both use one and
-/// the same label only.
+/// Cohen's kappa of two annotators: agreement beyond what their own rates would give by chance. Not a number where it is not
+/// defined: for lists of different lengths, for none, and where both use one and the same label only.
 ///
 /// # Source
 /// Cohen 1960, Educational and Psychological Measurement 20, 37-46.
@@ -29,17 +30,21 @@ pub fn percent_agreement<T: PartialEq>(one: &[T], other: &[T]) -> f64 {
 /// assert!((cohen_kappa(&one, &other) - 0.4).abs() < 1e-12);
 /// ```
 pub fn cohen_kappa<T: Ord>(one: &[T], other: &[T]) -> f64 {
-    let n = one.len().min(other.len()) as f64;
+    if one.len() != other.len() {
+        return f64::NAN;
+    }
+    let n = one.len() as f64;
     let share = |labels: &[T], wanted: &T| labels.iter().filter(|l| *l == wanted).count() as f64 / n;
     let labels: BTreeSet<&T> = one.iter().chain(other).collect();
     let chance: f64 = labels.iter().map(|l| share(one, l) * share(other, l)).sum();
     let observed = percent_agreement(one, other);
-    if chance >= 1.0 { 1.0 } else { (observed - chance) / (1.0 - chance) }
+    if chance >= 1.0 { f64::NAN } else { (observed - chance) / (1.0 - chance) }
 }
 
 /// Krippendorff's alpha for nominal labels; each unit holds the labels it was given, however many annotators gave one.
 ///
-/// Units with fewer than two labels cannot be paired and are left out. Not a number where nothing can be paired.
+/// Units with fewer than two labels cannot be paired and are left out. Not a number where nothing can be paired, and
+/// where only one label occurs at all: nobody could have disagreed.
 ///
 /// # Source
 /// Krippendorff 2011, Computing Krippendorff's alpha-reliability, section C.
@@ -69,13 +74,16 @@ pub fn krippendorff_alpha<T: Ord>(units: &[Vec<T>]) -> f64 {
     }
     let n: f64 = totals.values().sum();
     let expected: f64 = totals.values().map(|c| c * (n - c)).sum::<f64>() / (n - 1.0);
-    if n == 0.0 {
-        f64::NAN
-    } else if expected == 0.0 {
-        1.0
-    } else {
-        1.0 - disagreeing / expected
-    }
+    if n == 0.0 || expected == 0.0 { f64::NAN } else { 1.0 - disagreeing / expected }
+}
+
+/// Seed of the bootstrap.
+const SEED: u64 = 0;
+
+/// Resamples in which a figure is not defined make its interval undefined as well.
+fn defined(estimate: Estimate) -> Estimate {
+    let whole = [estimate.value, estimate.low, estimate.high].into_iter().all(f64::is_finite);
+    if whole { estimate } else { Estimate::not_enough_data(estimate.n) }
 }
 
 /// How far the annotators of a folder agree.
@@ -93,12 +101,15 @@ impl Agreement {
         Ok(Self { judged: read_judgements(folder)?.into_iter().filter(|(_, of)| !of.is_empty()).collect() })
     }
 
-    /// Krippendorff's alpha over all annotators and the number of pairs that at least two of them judged.
-    pub fn alpha(&self) -> (f64, usize) {
+    /// Krippendorff's alpha over all annotators, with n the pairs that at least two of them judged and a bootstrap interval
+    /// over these pairs.
+    pub fn alpha(&self) -> Estimate {
         let ids: BTreeSet<&String> = self.judged.values().flat_map(BTreeMap::keys).collect();
-        let units: Vec<Vec<_>> =
-            ids.iter().map(|id| self.judged.values().filter_map(|of| of.get(*id)).collect()).collect();
-        (krippendorff_alpha(&units), units.iter().filter(|unit| unit.len() >= 2).count())
+        let units = ids.iter().map(|id| self.judged.values().filter_map(|of| of.get(*id).copied()).collect::<Vec<_>>());
+        let units: Vec<Vec<Preference>> = units.filter(|unit| unit.len() >= 2).collect();
+        defined(bootstrap(units.len(), SEED, |rows| {
+            krippendorff_alpha(&rows.iter().map(|&row| units[row].clone()).collect::<Vec<_>>())
+        }))
     }
 
     /// Every two annotators, what they agree on, and alpha over all below.
@@ -117,21 +128,23 @@ impl Agreement {
                 who.push(format!("{} and {}", name(i), name(j)));
                 n.push(a.len() as i64);
                 percent.push(percent_agreement(&a, &b));
-                kappa.push(if a.is_empty() { f64::NAN } else { cohen_kappa(&a, &b) });
+                let pick = |of: &[Preference], rows: &[usize]| rows.iter().map(|&row| of[row]).collect::<Vec<_>>();
+                let of_rows = |rows: &[usize]| cohen_kappa(&pick(&a, rows), &pick(&b, rows));
+                kappa.push(defined(bootstrap(a.len(), SEED, of_rows)).text());
             }
         }
         let columns = vec![
             Column::text("annotators", who),
             Column::int("pairs", n),
             Column::float("agreement", 3, percent),
-            Column::float("Cohen's kappa", 3, kappa),
+            Column::text("Cohen's kappa [95% interval]", kappa),
         ];
-        let (alpha, units) = self.alpha();
+        let alpha = self.alpha();
         let all = match names.len() {
             0 | 1 => format!("Not enough data: {} annotator(s), and agreement needs two.", names.len()),
-            _ if alpha.is_nan() => "Not enough data: no pair was judged by two annotators.".into(),
             m => format!(
-                "Krippendorff's alpha over {m} annotators and {units} pairs: {alpha:.3}. 0 is chance, 1 is full agreement."
+                "Krippendorff's alpha over {m} annotators: {}. 0 is chance, 1 is full agreement; intervals are bootstrapped over pairs. Where everybody always gives one and the same label there is nothing to agree on, and neither figure is defined.",
+                alpha.text()
             ),
         };
         Ok(Table::new("Agreement", columns)?.with_note(all))

@@ -1,6 +1,5 @@
 //! Human preferences: blind files for annotators, and what comes back from them.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -159,8 +158,8 @@ pub struct WinRate {
     pub rate: Estimate,
 }
 
-/// Reads all judgements back and counts the wins of `model`: of several annotators' judgements of one pair the more
-/// frequent side counts, and neither makes a tie.
+/// Reads all judgements back and counts the wins of `model`: of several annotators' judgements of one pair the most
+/// frequent one counts, and where there is none the pair is a tie.
 ///
 /// # Errors
 /// A file is missing or has lost a column, a judgement is not A, B or tie, or an id is not in the key.
@@ -181,17 +180,17 @@ pub fn read_preferences(folder: &Path, model: &str) -> Result<WinRate> {
         })?;
         let of_pair: Vec<Preference> = judged.values().filter_map(|of| of.get(&cells[0]).copied()).collect();
         let count = |wanted: Preference| of_pair.iter().filter(|p| **p == wanted).count();
-        let preferred = match count(Preference::A).cmp(&count(Preference::B)) {
-            _ if of_pair.is_empty() => {
-                open += 1;
-                continue;
-            }
-            Ordering::Greater => a,
-            Ordering::Less => b,
-            Ordering::Equal => {
-                ties += 1;
-                continue;
-            }
+        let [for_a, for_b, for_neither] = [Preference::A, Preference::B, Preference::Tie].map(count);
+        let preferred = if of_pair.is_empty() {
+            open += 1;
+            continue;
+        } else if for_a > for_b.max(for_neither) {
+            a
+        } else if for_b > for_a.max(for_neither) {
+            b
+        } else {
+            ties += 1;
+            continue;
         };
         if preferred == model { wins += 1 } else { losses += 1 }
     }

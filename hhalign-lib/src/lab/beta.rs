@@ -76,6 +76,9 @@ fn describe(loss: &PreferenceLoss) -> Result<Value> {
     Ok(json!({ "name": loss.name(), "title": title, "formula": formula, "settings": settings }))
 }
 
+/// The largest λ that is decoded: beyond it the sum of logits is noise.
+const FURTHEST: f64 = 100.0;
+
 /// Replies to a few prompts, decoded as if the policy had been trained at each of `betas`: a slider goes through them, and
 /// needs no kernel. The policy was trained at `trained_beta`.
 ///
@@ -95,6 +98,14 @@ pub fn sample_at(
     if betas.is_empty() || prompts.is_empty() {
         let got = format!("{} values of beta, {} prompts", betas.len(), prompts.len());
         return Err(Error::new("nothing to sample", got, "give at least one of each"));
+    }
+    if let Some(&beta) = betas.iter().find(|&&beta| trained_beta / beta > FURTHEST) {
+        let got = format!("beta {beta}, lambda {:.0}", trained_beta / beta);
+        return Err(Error::new(
+            "this beta is too far from the trained one to decode at",
+            got,
+            "stay above a hundredth of it",
+        ));
     }
     let mut stops = vec![];
     let mut text = String::new();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
-use super::{Phase, describe, name_of, store::Store, take_up};
+use super::store::{Parent, Store};
+use super::{Phase, describe, name_of, take_up};
 use crate::error::{Error, Result};
 use crate::loss::PreferenceLoss;
 use crate::model::Gpt;
 use crate::table::Table;
-use crate::train::{Change, History, Outcome, Recipe, TrainConfig, progress_line};
+use crate::train::{Change, History, Outcome, Progress, Recipe, TrainConfig, progress_line};
 
 /// A run that goes on in its own thread. Dropping the handle does not end the run: [`Pausable::stop`] does.
 ///
@@ -159,11 +160,26 @@ impl Run {
         Gpt::from_parameters(self.shared.model.config.clone(), best.clone(), false)
     }
 
+    /// β in force, which may have been changed on the way; `None` for SFT.
+    pub fn beta(&self) -> Option<f64> {
+        let mut recipe = self.shared.recipe().clone();
+        if let Some(progress) = self.shared.progress() {
+            recipe.apply(&progress.state.changes);
+        }
+        match recipe {
+            Recipe::Sft(_) => None,
+            Recipe::Dpo(dpo) => Some(dpo.beta),
+        }
+    }
+
     /// Waits for the end and gives the outcome.
     ///
     /// # Errors
-    /// The error that ended it.
+    /// The error that ended it; a paused run, which would never end.
     pub fn finish(&self) -> Result<Outcome> {
+        if self.phase() == Phase::Paused {
+            return Err(Error::new("the run is paused", self.progress_line(), "let it go on: run.resume()"));
+        }
         while self.phase().is_active() {
             self.shared.wait_for_change(Duration::from_millis(500));
         }
@@ -175,7 +191,15 @@ impl Run {
         Ok(progress.outcome(early))
     }
 
-    /// Waits so many seconds, or until the end, and prints whole lines of progress: every other second at first, more
+    /// Waits until the run has taken so many steps, or has ended, or is paused; returns the steps taken.
+    pub fn wait_for_step(&self, step: usize) -> usize {
+        while self.step() < step && matches!(self.phase(), Phase::Preparing | Phase::Training) {
+            self.shared.wait_for_change(Duration::from_millis(100));
+        }
+        self.step()
+    }
+
+    /// Waits so many seconds, or until the end (or not at all for a paused run), and prints whole lines of progress: every other second at first, more
     /// seldom where the end is far.
     pub fn wait(&self, seconds: f64) {
         let begin = Instant::now();
@@ -184,7 +208,8 @@ impl Run {
             println!("{}: {}", self.shared.name, self.note);
         }
         let (mut said, mut next) = (String::new(), 0.0);
-        while self.phase().is_active() && left() > 0.0 {
+        let paused = self.phase() == Phase::Paused;
+        while self.phase().is_active() && left() > 0.0 && !paused {
             self.shared.wait_for_change(Duration::from_secs_f64(left().min(0.25)));
             if begin.elapsed().as_secs_f64() >= next {
                 let line = self.progress_line();
@@ -246,8 +271,11 @@ impl Run {
     /// A second run that begins with this one's weights, optimiser and place in the data, and goes its own way from
     /// there; this one goes on as before. [`super::overlay`] draws both.
     ///
+    /// Where this run has ended, and a fork with the same changes was made of it before, that fork is taken up: so a
+    /// notebook that is run again finds its forks as it finds its runs.
+    ///
     /// # Errors
-    /// A setting out of range, or a run that has not begun yet.
+    /// A setting out of range, a fork that would end before it begins, or a run that has not begun yet.
     ///
     /// # Example
     /// ```no_run
@@ -258,20 +286,44 @@ impl Run {
     /// ```
     pub fn fork(&self, change: impl FnOnce(&mut Branch)) -> Result<Self> {
         let shared = &self.shared;
+        let ended = !self.phase().is_active();
         let (model, progress) = {
             let between_steps = shared.progress().ok_or_else(|| {
                 Error::new("the run has not begun yet", self.phase().to_string(), "wait a little: run.wait(5.0)")
             })?;
             (shared.model.fork()?, (*between_steps).clone())
         };
-        let mut recipe = shared.recipe().clone();
-        for change in &progress.state.changes {
-            match (change, &mut recipe) {
-                (Change::Beta(beta), Recipe::Dpo(dpo)) => dpo.beta = *beta,
-                (Change::LearningRate(rate), recipe) => recipe.train_mut().learning_rate = *rate,
-                (Change::Beta(_), Recipe::Sft(_)) => {}
-            }
+        let recipe = self.branched(&progress, change)?;
+        let parent =
+            Parent { name: self.name(), step: progress.state.step, marks: progress.state.history.marks.clone() };
+        let runs = super::runs_folder();
+        if ended && let Some(name) = super::fork_of(&runs, &parent, &recipe) {
+            return super::resume(&runs, &name);
         }
+        if recipe.train().max_steps < parent.step {
+            let got = format!("max_steps {} at step {}", recipe.train().max_steps, parent.step);
+            return Err(Error::new("the fork would end before it begins", got, "raise branch.train.max_steps"));
+        }
+        let progress = recipe.branch_from(progress, &shared.sources, &format!("fork of {}", parent.name))?;
+        let (settings, weights) = (recipe.identity(&shared.sources)?, model.hash()?);
+        let identity = format!("{settings}, fork of {} at {} with weights {weights}", parent.name, parent.step);
+        let note = format!("fork of {} at step {}", parent.name, parent.step);
+        let manifest = describe(recipe, &shared.sources, &model, identity, Some(parent));
+        let name = name_of(&manifest);
+        let store = Store::new(&runs, &name);
+        let new = store.checkpoints().is_empty();
+        if new {
+            store.describe(&manifest, &shared.sources)?;
+            store.save(&model, &progress)?;
+        }
+        let fork = take_up(&runs, name, manifest, shared.sources.clone(), || Ok(model))?;
+        Ok(if new { Self { note, ..fork } } else { fork })
+    }
+
+    /// The run's settings as they are now in force, with a branch's changes.
+    fn branched(&self, progress: &Progress, change: impl FnOnce(&mut Branch)) -> Result<Recipe> {
+        let mut recipe = self.shared.recipe().clone();
+        recipe.apply(&progress.state.changes);
         let (beta, loss) = match &recipe {
             Recipe::Sft(_) => (0.0, PreferenceLoss::default()),
             Recipe::Dpo(dpo) => (dpo.beta, dpo.loss),
@@ -287,20 +339,6 @@ impl Run {
             Recipe::Dpo(dpo) => (dpo.train, dpo.beta, dpo.loss) = (branch.train, branch.beta, branch.loss),
         }
         recipe.check()?;
-        let step = progress.state.step;
-        let progress = recipe.branch_from(progress, &shared.sources, &format!("fork of {}", shared.name))?;
-        let parent = (shared.name.clone(), step);
-        let identity = format!("{}, fork of {} at {step}", recipe.identity(&shared.sources)?, parent.0);
-        let manifest = describe(recipe, &shared.sources, &model, identity, Some(parent));
-        let (runs, name) = (super::runs_folder(), name_of(&manifest));
-        let store = Store::new(&runs, &name);
-        let new = store.checkpoints().is_empty();
-        if new {
-            store.describe(&manifest, &shared.sources)?;
-            store.save(&model, &progress)?;
-        }
-        let fork = take_up(&runs, name, manifest, shared.sources.clone(), || Ok(model))?;
-        let note = if new { format!("fork of {} at step {step}", shared.name) } else { fork.note() };
-        Ok(Self { note, ..fork })
+        Ok(recipe)
     }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::handle::{Branch, Pausable, Run};
 use self::shared::Shared;
-use self::store::{Manifest, Store};
+use self::store::{Manifest, Parent, Store};
 pub use self::sweep::Sweep;
 pub use self::views::overlay;
 use crate::batch::TokenizedPairs;
@@ -134,13 +134,7 @@ fn start(recipe: Recipe, sources: Sources, model: &Gpt) -> Result<Run> {
     take_up(&runs_folder(), name, manifest, sources, || model.fork())
 }
 
-fn describe(
-    recipe: Recipe,
-    sources: &Sources,
-    model: &Gpt,
-    identity: String,
-    parent: Option<(String, usize)>,
-) -> Manifest {
+fn describe(recipe: Recipe, sources: &Sources, model: &Gpt, identity: String, parent: Option<Parent>) -> Manifest {
     Manifest {
         recipe,
         model: model.config.clone(),
@@ -157,7 +151,8 @@ fn name_of(manifest: &Manifest) -> String {
     let hash = sha256_hex([manifest.identity.as_bytes()], 8);
     match &manifest.recipe {
         Recipe::Sft(_) => format!("sft-{hash}"),
-        Recipe::Dpo(dpo) => format!("dpo-beta{}-{hash}", dpo.beta),
+        Recipe::Dpo(dpo) if (1e-4..1e4).contains(&dpo.beta) => format!("dpo-beta{}-{hash}", dpo.beta),
+        Recipe::Dpo(dpo) => format!("dpo-beta{:e}-{hash}", dpo.beta),
     }
 }
 
@@ -174,38 +169,73 @@ fn take_up(
     let folder = store.folder().canonicalize().map_err(|e| Error::io(store.folder(), &e))?;
     let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(shared) = here.get(&folder).and_then(Weak::upgrade) {
+        // One that was told to stop ends within a step, and goes on from there.
+        shared.wait_where_stopping();
         let phase = shared.control().phase;
         if phase.is_active() || phase == Phase::Finished {
             let note = if phase.is_active() { "was running already" } else { "had finished before" };
-            return Ok(Run::new(shared, note.into()));
+            let note = format!("{note}{}", changed(shared.progress().as_deref()));
+            return Ok(Run::new(shared, note));
         }
     }
-    let lock = store.lock()?;
     if let Recipe::Dpo(dpo) = &mut manifest.recipe {
         dpo.cache.get_or_insert_with(|| runs.join("shared"));
     }
     let known = store.manifest().ok().is_some_and(|there| there.identity == manifest.identity);
     let (checkpoint, damaged) = if known { newest(&store) } else { (None, 0) };
-    let finished = store.standing().is_some_and(|s| s.phase == Phase::Finished);
+    let last = checkpoint.as_ref().map(|c| c.0);
+    let finished = store.standing().is_some_and(|s| s.phase == Phase::Finished && Some(s.step) == last);
     let shared = Arc::new(Shared::new(name, manifest, sources, model()?, store));
-    let note = match (&checkpoint, finished) {
-        (Some((step, path)), true) => {
+    let note = match &checkpoint {
+        Some((step, path)) if finished => {
             let progress = Progress::read(path, &shared.model)?;
+            let changed = changed(Some(&progress));
             let _ = shared.progress.set(RwLock::new(progress));
             shared.is_ended(Phase::Finished);
-            format!("had finished before, at step {step}")
+            format!("had finished before, at step {step}{changed}")
         }
-        (found, _) => {
-            let note = found.as_ref().map_or(String::new(), |(step, _)| {
-                let damaged = if damaged > 0 { " (the checkpoint after it is damaged)" } else { "" };
-                format!("goes on from step {step}{damaged}")
-            });
+        found => {
+            let lock = shared.store.lock()?;
+            shared.store.begin_again(known)?;
+            let note = match found {
+                Some((step, _)) if damaged > 0 => format!("goes on from step {step} (what was saved later is damaged)"),
+                Some((step, _)) => format!("goes on from step {step}"),
+                None => String::new(),
+            };
             shared.begin(checkpoint.map(|c| c.1), lock)?;
             note
         }
     };
     here.insert(folder, Arc::downgrade(&shared));
     Ok(Run::new(shared, note))
+}
+
+/// What a reader must know of a run that did not keep the settings it is named after.
+fn changed(progress: Option<&Progress>) -> String {
+    let marks = progress.map_or(&[][..], |p| &p.state.history.marks);
+    let texts: Vec<String> = marks.iter().map(|m| format!("{} at step {}", m.text, m.step)).collect();
+    if texts.is_empty() { String::new() } else { format!("; on its way: {}", texts.join(", ")) }
+}
+
+/// The last fork with these settings that was made of a run which had been changed in the same way by then.
+fn fork_of(runs: &Path, parent: &Parent, recipe: &Recipe) -> Option<String> {
+    let same = |name: &String| {
+        let there = Store::new(runs, name).manifest().ok()?;
+        let from = there.parent?;
+        let marks = parent.marks.iter().filter(|m| m.step <= from.step);
+        (from.name == parent.name && from.marks.iter().eq(marks) && there.recipe.is_as(recipe)).then_some(from.step)
+    };
+    let forks = store::names(runs).into_iter().filter_map(|name| Some((same(&name)?, name)));
+    forks.max().map(|(_, name)| name)
+}
+
+/// A name is one part of a path, so that nothing outside the folder of runs can be meant by it.
+fn check_name(name: &str) -> Result<()> {
+    let mut parts = Path::new(name).components();
+    if !matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(part)), None) if part == name) {
+        return Err(Error::new("this is no name of a run", format!("{name:?}"), "Run::list() shows the names"));
+    }
+    Ok(())
 }
 
 /// The last checkpoint that is whole, by its step, and how many after it are not.
@@ -217,8 +247,9 @@ fn newest(store: &Store) -> (Option<(usize, PathBuf)>, usize) {
 
 /// Takes up the run in a folder of runs by its name alone.
 fn resume(runs: &Path, name: &str) -> Result<Run> {
+    check_name(name)?;
     let store = Store::new(runs, name);
-    if !store.folder().join("run.json").exists() {
+    if !store.is_there() {
         let there = store::names(runs);
         let got = if there.is_empty() { "no run at all".into() } else { there.join(", ") };
         let fix = "give one of these names; Run::list() shows them";
@@ -241,24 +272,25 @@ fn list(runs: &Path) -> Result<Table> {
     let (mut state, mut step, mut of, mut size) = (vec![], vec![], vec![], vec![]);
     for name in &names {
         let store = Store::new(runs, name);
-        let manifest = store.manifest()?;
+        let steps = store.manifest().map(|m| m.recipe.train().max_steps);
         let shared = store.folder().canonicalize().ok().and_then(|folder| here.get(&folder)?.upgrade());
         let standing = store.standing();
         let last = store.checkpoints().into_keys().next_back().unwrap_or(0);
         let (phase, at) = match (shared, standing) {
+            (None, _) if steps.is_err() => ("damaged: run.json cannot be read".into(), last),
             (Some(shared), _) => {
                 // One lock after the other: the run's thread takes the second inside the first.
                 let phase = shared.control().phase.to_string();
                 (phase, shared.progress().map_or(0, |p| p.state.step))
             }
             (None, Some(standing)) if standing.phase == Phase::Finished => ("finished".into(), standing.step),
-            (None, _) if store.lock().is_err() => ("running in another process".into(), last),
+            (None, _) if store.is_locked() => ("running in another process".into(), last),
             (None, Some(standing)) if standing.step >= last => (standing.phase.to_string(), standing.step),
             (None, _) => ("interrupted".into(), last),
         };
         state.push(phase);
         step.push(at as i64);
-        of.push(manifest.recipe.train().max_steps as i64);
+        of.push(steps.unwrap_or(0) as i64);
         size.push(store.size() as f64 / 1e6);
     }
     let columns = vec![
@@ -273,7 +305,15 @@ fn list(runs: &Path) -> Result<Table> {
 }
 
 fn delete(runs: &Path, name: &str) -> Result<()> {
+    check_name(name)?;
     let store = Store::new(runs, name);
+    if !store.is_there() {
+        return Err(Error::new(
+            format!("there is no run {name} in {}", runs.display()),
+            name,
+            "Run::list() shows the names",
+        ));
+    }
     let folder = store.folder().canonicalize().map_err(|e| Error::io(store.folder(), &e))?;
     let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
     if here.get(&folder).and_then(Weak::upgrade).is_some_and(|shared| shared.control().phase.is_active()) {

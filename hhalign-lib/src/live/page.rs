@@ -1,11 +1,12 @@
 //! The live page of a run: what it shows, what it may ask for, and how a notebook's output holds it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::Run;
+use super::shared::Shared;
 use crate::error::Result;
 use crate::pages;
 use crate::server::{self, Page, Reply};
@@ -25,7 +26,8 @@ impl Run {
     /// # Errors
     /// The server does not start.
     pub fn live(&self) -> Result<View> {
-        let address = server::publish("runs", &self.name(), Arc::new(self.clone()))?;
+        let page = LivePage(Arc::downgrade(&self.shared));
+        let address = server::publish("runs", &self.name(), Arc::new(page))?;
         let card = self.card()?;
         let text = format!("{}\nlive page: {address}", card.text());
         Ok(View::new(pages::live_frame(&self.name(), &address, card.html(), 520), text))
@@ -53,15 +55,25 @@ impl Run {
     }
 }
 
-impl Page for Run {
+/// The page does not keep its run: one that has ended and that nobody holds is given back.
+struct LivePage(Weak<Shared>);
+
+impl LivePage {
+    fn run(&self) -> Option<Run> {
+        Some(Run::new(self.0.upgrade()?, String::new()))
+    }
+}
+
+impl Page for LivePage {
     fn get(&self, name: &str, _query: &str) -> Reply {
+        let Some(run) = self.run() else { return Reply::NotFound };
         match name {
             "" => Reply::Document("text/html; charset=utf-8", pages::live()),
             // A notebook's output asks for it: a picture may come from anywhere, and tells nothing.
             "alive.svg" => Reply::Document("image/svg+xml", pages::DOT.into()),
-            "state" => Reply::Document("application/json", self.state(0).to_string()),
+            "state" => Reply::Document("application/json", run.state(0).to_string()),
             "events" => {
-                let (run, mut sent, mut last, mut over) = (self.clone(), 0, String::new(), false);
+                let (mut sent, mut last, mut over) = (0, String::new(), false);
                 Reply::Events(Box::new(move || {
                     if over {
                         return None;
@@ -90,12 +102,13 @@ impl Page for Run {
     }
 
     fn post(&self, name: &str, _body: &str) -> Reply {
+        let Some(run) = self.run() else { return Reply::NotFound };
         match name {
-            "pause" => self.shared.pause(),
-            "resume" => self.shared.resume(),
-            "stop" => self.shared.stop(),
+            "pause" => run.shared.pause(),
+            "resume" => run.shared.resume(),
+            "stop" => run.shared.stop(),
             _ => return Reply::NotFound,
         }
-        Reply::Document("application/json", self.state(usize::MAX).to_string())
+        Reply::Document("application/json", run.state(usize::MAX).to_string())
     }
 }

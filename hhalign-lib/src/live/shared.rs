@@ -80,7 +80,7 @@ impl Shared {
 
     pub(super) fn pause(&self) {
         let mut control = self.control();
-        if control.phase.is_active() && !control.pause {
+        if control.phase.is_active() && !control.pause && !control.stop {
             (control.pause, control.paused_at) = (true, Some(Instant::now()));
             control.phase = Phase::Paused;
         }
@@ -104,9 +104,17 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Waits for the end of a run that was told to stop.
+    pub(super) fn wait_where_stopping(&self) {
+        let mut control = self.control();
+        while control.stop && control.phase.is_active() {
+            control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     pub(super) fn wish(&self, change: Change) -> Result<()> {
         let mut control = self.control();
-        if !control.phase.is_active() {
+        if !control.phase.is_active() || control.stop {
             let got = format!("the run is {}", control.phase);
             return Err(Error::new("only a run that goes on can be changed", got, "fork it, or start another"));
         }
@@ -215,6 +223,9 @@ impl Observer for Watch<'_> {
         };
         if due {
             let begin = Instant::now();
+            if !shared.store.is_there() {
+                shared.store.describe(&shared.manifest, &shared.sources)?;
+            }
             shared.store.save(model, progress)?;
             let mut control = shared.control();
             (control.saved_at, control.save_took) = (Instant::now(), begin.elapsed());

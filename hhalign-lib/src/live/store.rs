@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Phase;
 use crate::batch::{TokenizedPair, TokenizedPairs};
-use crate::checkpoint::{read_metadata, read_tensors, write_tensors};
+use crate::checkpoint::{is_whole, read_metadata, read_tensors, write_tensors};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Gpt, GptConfig};
-use crate::train::{Progress, Recipe, Sources};
+use crate::train::{Mark, Progress, Recipe, Sources};
 
 /// What a run is, as its folder says it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,8 +29,17 @@ pub(super) struct Manifest {
     pub(super) pairs: String,
     pub(super) held_out: String,
     pub(super) reference: Option<String>,
-    /// The run that it was forked from, and the step.
-    pub(super) parent: Option<(String, usize)>,
+    /// The run that it was forked from.
+    pub(super) parent: Option<Parent>,
+}
+
+/// Where a fork left its parent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Parent {
+    pub(super) name: String,
+    pub(super) step: usize,
+    /// What had been changed in the parent by then: without it a parent of the same name is another.
+    pub(super) marks: Vec<Mark>,
 }
 
 /// How far a run came, for a list of runs.
@@ -72,6 +81,30 @@ impl Store {
         }
     }
 
+    /// Whether somebody is training it.
+    pub(super) fn is_locked(&self) -> bool {
+        let file = File::open(self.0.join("lock"));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    }
+
+    /// Whether there is a run of this name.
+    pub(super) fn is_there(&self) -> bool {
+        self.0.join("run.json").exists()
+    }
+
+    /// Makes the folder ready for a run that goes on; one that is not known there leaves nothing behind.
+    pub(super) fn begin_again(&self, known: bool) -> Result<()> {
+        let mut old = vec![self.0.join("standing.json")];
+        if !known {
+            old.push(self.0.join("run.json"));
+            old.extend(self.checkpoints().into_values());
+        }
+        for path in old.iter().filter(|path| path.exists()) {
+            fs::remove_file(path).map_err(|e| Error::io(path, &e))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn manifest(&self) -> Result<Manifest> {
         let path = self.0.join("run.json");
         serde_json::from_slice(&files::read(&path)?).map_err(|e| Error::from(e).at(path.display()))
@@ -81,13 +114,13 @@ impl Store {
     pub(super) fn describe(&self, manifest: &Manifest, sources: &Sources) -> Result<()> {
         for pairs in [&sources.pairs, &sources.held_out] {
             let path = self.object("pairs", &pairs.hash);
-            if !path.exists() {
+            if !is_whole(&path) {
                 write_pairs(&path, pairs)?;
             }
         }
         if let Some((reference, hash)) = &sources.reference {
             let path = self.object("model", hash);
-            if !path.exists() {
+            if !is_whole(&path) {
                 let config = serde_json::to_string(&reference.config)?;
                 write_tensors(&path, reference.parameters(), HashMap::from([("hhalign_model".into(), config)]))?;
             }
@@ -163,8 +196,8 @@ impl Store {
 /// The names of all runs in a folder.
 pub(super) fn names(runs: &Path) -> Vec<String> {
     let entries = fs::read_dir(runs).into_iter().flatten().flatten();
-    let named = entries.filter(|e| e.path().join("run.json").exists());
-    let mut names: Vec<String> = named.filter_map(|e| e.file_name().into_string().ok()).collect();
+    let named = entries.filter_map(|e| e.file_name().into_string().ok());
+    let mut names: Vec<String> = named.filter(|name| Store::new(runs, name).is_there()).collect();
     names.sort();
     names
 }

@@ -109,17 +109,28 @@ impl Sweep {
             self.runs.iter().map(|run| run.history().last(metric).unwrap_or(f64::NAN)).collect()
         };
         let margins = last("eval_rewards/margins").iter().zip(&self.betas).map(|(m, beta)| m / beta).collect();
+        let half = last("eval_kl_half_width");
+        let kl = last("eval_kl").into_iter().zip(half).map(|(kl, half)| match kl.is_finite() {
+            true => format!("{kl:.2} [{:.2}, {:.2}]", kl - half, kl + half),
+            false => "–".into(),
+        });
         let columns = vec![
             Column::float("β", 3, self.betas.clone()),
             Column::text("state", self.runs.iter().map(state).collect()),
             Column::int("step", self.runs.iter().map(|run| run.step() as i64).collect()),
             Column::float("accuracy", 3, last("eval_rewards/accuracies")),
             Column::float("D, nats", 2, margins),
-            Column::float("KL, nats", 2, last("eval_kl")),
+            Column::text("KL, nats [95% interval]", kl.collect()),
         ];
         let n = self.runs.first().map_or(0, |run| run.shared.sources.held_out.len());
-        let note =
-            format!("Accuracy and D on {n} held-out pairs; KL on replies drawn to {KL_PROMPTS} of their prompts.");
+        let prompts = match self.runs.first().map(|run| run.shared.recipe()) {
+            Some(Recipe::Dpo(dpo)) => dpo.kl_prompts.min(n),
+            _ => 0,
+        };
+        let note = format!(
+            "Accuracy and D on {n} held-out pairs; KL on replies of at most {} tokens, drawn to {prompts} of their prompts.",
+            crate::kl::MAX_REPLY
+        );
         Ok(Table::new("Sweep over β", columns)?.with_note(note))
     }
 

@@ -22,11 +22,15 @@ impl Run {
             Column::text("state", vec![phase.to_string()]),
             Column::text("step", vec![format!("{step} of {of}")]),
         ];
+        if let Some(beta) = self.beta() {
+            columns.push(Column::text("β", vec![beta.to_string()]));
+        }
         for name in self.shared.recipe().headline() {
             columns.push(Column::float(*name, 3, vec![history.last(name).unwrap_or(f64::NAN)]));
         }
         columns.push(Column::text("time left", vec![self.seconds_left().map_or("–".into(), clock)]));
-        let note = self.error().map_or_else(|| self.note(), |error| error.to_string());
+        let forget = || format!("Run::delete(\"{}\")? forgets it, so that a start begins anew.", self.name());
+        let note = self.error().map_or_else(|| self.note(), |error| format!("{error}\n{}", forget()));
         let table = Table::new("Run", columns)?;
         Ok(if note.is_empty() { table } else { table.with_note(note) })
     }
@@ -68,6 +72,15 @@ impl Run {
         if n == 0 || sources.held_out.is_empty() {
             return Err(Error::new("no prompt to reply to", format!("n = {n}"), "ask for at least one"));
         }
+        let vocabulary = self.shared.model.config.vocab_size;
+        if tokenizer.vocab_size() != vocabulary {
+            let got = format!("{} ids, the model has {vocabulary}", tokenizer.vocab_size());
+            return Err(Error::new(
+                "this tokenizer belongs to another model",
+                got,
+                "give the one the pairs were made with",
+            ));
+        }
         let pairs = &sources.held_out.pairs[..n.min(sources.held_out.len())];
         let prompts: Vec<Vec<u32>> = pairs.iter().map(|p| p.prompt.clone()).collect();
         let sampler = Sampler { temperature: 0.7, seed: self.shared.recipe().train().seed, ..Sampler::default() };
@@ -95,7 +108,7 @@ impl Run {
         let progress = self.shared.progress()?;
         let state = &progress.state;
         let pace = state.seconds / state.step.max(1) as f64;
-        (state.step > 0).then_some((state.config.max_steps - state.step) as f64 * pace)
+        (state.step > 0).then_some(state.config.max_steps.saturating_sub(state.step) as f64 * pace)
     }
 }
 
@@ -118,7 +131,14 @@ pub fn overlay(runs: &[Run]) -> Figure {
         let panel = Panel::new(title, "step", y);
         histories.iter().fold(panel, |panel, (name, history)| panel.line(name, history.series(metric)))
     };
-    let figure = Figure::new("Runs side by side").panel(panel("Held-out loss", "loss", "eval_loss"));
+    // A change belongs to the picture of every run that it happened to; where a fork left is seen by its curve.
+    let mut marks: Vec<(f64, String)> = vec![];
+    for (name, history) in &histories {
+        let changes = history.marks.iter().filter(|m| !m.text.starts_with("fork"));
+        marks.extend(changes.map(|m| (m.step as f64, format!("{}: {name}", m.text))));
+    }
+    let loss = panel("Held-out loss", "loss", "eval_loss").marks(marks);
+    let figure = Figure::new("Runs side by side").panel(loss);
     if runs.iter().all(|run| matches!(run.shared.recipe(), Recipe::Sft(_))) {
         return figure.panel(panel("Training loss", "nats per reply token", "loss"));
     }

@@ -7,14 +7,24 @@
   const key = `hhalign last state of ${name}`;
   const stored = () => {
     try {
-      return localStorage.getItem(key);
+      return JSON.parse(localStorage.getItem(key));
     } catch {
       return null; // A browser may forbid it; the state of the cell's end is shown then.
     }
   };
+  const dark = document.body.dataset.jpThemeLight === 'false';
+  // What a page once sent is shown in a frame in which nothing can run: this page is the notebook's own, and its kernel's.
+  const show = ({ html, height: pixels }) => {
+    const still = document.createElement('iframe');
+    still.setAttribute('sandbox', '');
+    still.title = `Last state of ${name}`;
+    still.style.cssText = `width:100%;height:${Math.min(Number(pixels) || height, 1200)}px;border:0;display:block`;
+    still.srcdoc = `<!doctype html><html class="hh-${dark ? 'dark' : 'light'}"><body style="margin:0;background:none">${html}</body></html>`;
+    last.replaceChildren(still);
+  };
   const unreachable = (text) => {
     const seen = stored();
-    if (seen) last.innerHTML = seen;
+    if (seen) show(seen);
     last.hidden = false;
     why.hidden = false;
     why.textContent = text;
@@ -27,7 +37,6 @@
     );
     return;
   }
-  const dark = document.body.dataset.jpThemeLight === 'false';
   const probe = new Image();
   probe.onload = () => {
     const frame = document.createElement('iframe');
@@ -41,7 +50,7 @@
       if (event.origin !== here.origin || event.source !== frame.contentWindow || event.data?.hhalign !== name) return;
       if (event.data.height > 0) frame.style.height = `${Math.min(event.data.height + 8, 1200)}px`;
       try {
-        if (event.data.html) localStorage.setItem(key, event.data.html);
+        if (event.data.html) localStorage.setItem(key, JSON.stringify({ html: String(event.data.html), height: event.data.height }));
       } catch {
         // Full or forbidden: nothing is lost but the picture after the kernel's end.
       }

@@ -205,7 +205,12 @@ impl Objective for DpoObjective<'_> {
         if self.dpo.kl_prompts > 0 {
             let reference = self.wrong_reference.as_ref().unwrap_or(self.reference);
             let kl = kl::from_held_out(policy, reference, self.held_out, self.dpo.kl_prompts, self.dpo.train.seed)?;
-            metrics.add("kl", kl.iter().sum::<f64>() / kl.len() as f64, 1.0);
+            let n = kl.len() as f64;
+            let mean = kl.iter().sum::<f64>() / n;
+            let variance = kl.iter().map(|k| (k - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+            metrics.add("kl", mean, 1.0);
+            // Half of a 95% interval of the mean.
+            metrics.add("kl_half_width", 1.96 * (variance / n).sqrt(), 1.0);
         }
         Ok(metrics.means("eval_"))
     }

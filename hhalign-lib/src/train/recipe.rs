@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::run::{self, Observer, Outcome};
-use super::state::Progress;
+use super::state::{Change, Progress};
 use super::{Dpo, Mark, Sft, TrainConfig, dpo, sft};
 use crate::batch::TokenizedPairs;
 use crate::error::{Error, Result};
@@ -32,6 +32,22 @@ pub(crate) struct Sources {
 }
 
 impl Recipe {
+    /// Whether another recipe decides the same numbers: where to save and print may differ.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        serde_json::to_value(self).ok() == serde_json::to_value(other).ok()
+    }
+
+    /// Takes over what was changed while the run went on.
+    pub(crate) fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            match (change, &mut *self) {
+                (Change::Beta(beta), Self::Dpo(dpo)) => dpo.beta = *beta,
+                (Change::LearningRate(rate), recipe) => recipe.train_mut().learning_rate = *rate,
+                (Change::Beta(_), Self::Sft(_)) => {}
+            }
+        }
+    }
+
     /// `sft` or `dpo`.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -48,7 +64,7 @@ impl Recipe {
         }
     }
 
-    pub(crate) fn train_mut(&mut self) -> &mut TrainConfig {
+    fn train_mut(&mut self) -> &mut TrainConfig {
         match self {
             Self::Sft(sft) => &mut sft.train,
             Self::Dpo(dpo) => &mut dpo.train,

@@ -203,7 +203,7 @@ pub(super) fn follow(
         stopped_early = config.patience.is_some_and(|p| read().state.evaluations_without_gain >= p);
         let mut wishes = observer.wishes();
         let ended = step >= end || stopped_early || wishes.stop;
-        if !wishes.changes.is_empty() && !ended {
+        if !wishes.changes.is_empty() {
             for change in wishes.changes.drain(..) {
                 apply(objective, change)?;
                 write().record(change);
@@ -308,7 +308,7 @@ fn peak_memory_mb() -> Option<f64> {
 
 /// A line such as `dpo  step   20/80  loss 0.612  41205 tokens/s  left 0:07`.
 pub(crate) fn progress_line(name: &str, headline: &[&str], state: &State) -> String {
-    let left = (state.config.max_steps - state.step) as f64 * state.seconds / state.step.max(1) as f64;
+    let left = state.config.max_steps.saturating_sub(state.step) as f64 * state.seconds / state.step.max(1) as f64;
     let left =
         if state.step == 0 { String::new() } else { format!("  left {}:{:02}", left as u64 / 60, left as u64 % 60) };
     let shown: Vec<String> =

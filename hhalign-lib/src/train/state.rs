@@ -71,7 +71,7 @@ impl Progress {
         state.history.marks.push(Mark { step: state.step, text: change.text() });
         if matches!(change, Change::Beta(_)) {
             // Losses under two betas do not compare: the best moment is sought anew.
-            (state.best, state.evaluations_without_gain, state.evaluated_at) = (None, 0, None);
+            (state.best, state.evaluations_without_gain) = (None, 0);
         }
     }
 
