@@ -338,9 +338,14 @@ def main() -> int:
         print()
         print_table(table)
     print(f"\nfiles in {args.out}:")
-    for path in sorted(args.out.rglob("*")):
-        if path.is_file() and path.stat().st_mtime >= begin - 2:
+    written = [path for path in sorted(args.out.rglob("*")) if path.is_file() and path.stat().st_mtime >= begin - 2]
+    for path in written:
+        if path.relative_to(args.out).parts[0] not in ("runs", "cache"):
             print(f"  {path.relative_to(args.out)}  ({path.stat().st_size / 1e6:.1f} MB)")
+    kept = [path for path in written if path.relative_to(args.out).parts[0] in ("runs", "cache")]
+    if kept:
+        size = sum(path.stat().st_size for path in kept) / 1e6
+        print(f"  runs/, cache/  ({size:.1f} MB: trainings that another run with the same settings takes up)")
     print(f"\nread it in a browser: {html.resolve().as_uri()}\nrun it yourself: ./scripts/lab {args.notebook.name}")
     return 0
 
