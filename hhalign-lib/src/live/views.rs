@@ -133,9 +133,9 @@ pub fn overlay(runs: &[Run]) -> Figure {
     };
     // A change belongs to the picture of every run that it happened to; where a fork left is seen by its curve.
     let mut marks: Vec<(f64, String)> = vec![];
-    for (name, history) in &histories {
+    for (_, history) in &histories {
         let changes = history.marks.iter().filter(|m| !m.text.starts_with("fork"));
-        marks.extend(changes.map(|m| (m.step as f64, format!("{}: {name}", m.text))));
+        marks.extend(changes.map(|m| (m.step as f64, m.text.clone())));
     }
     let loss = panel("Held-out loss", "loss", "eval_loss").marks(marks);
     let figure = Figure::new("Runs side by side").panel(loss);

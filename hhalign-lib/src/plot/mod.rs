@@ -300,10 +300,21 @@ impl Panel {
                 DashedLineSeries::new([(xs.0, *level), (xs.1, *level)], 5, 4, ink.mix(0.6).stroke_width(scale));
             chart.draw_series(dashes)?;
         }
-        for (x, text) in &self.marks {
-            let font = ("sans-serif", 11 * scale).into_font().transform(FontTransform::Rotate90).color(&ink);
+        for (x, _) in &self.marks {
             chart.draw_series([PathElement::new([(*x, ys.0), (*x, ys.1)], ink.mix(0.5).stroke_width(scale))])?;
-            chart.draw_series([Text::new(text.clone(), (*x, ys.1), font)])?;
+        }
+        let plotted = chart.plotting_area();
+        let left = plotted.get_base_pixel().0;
+        let width = plotted.dim_in_pixel().0 as i32;
+        let pixels = plotted.strip_coord_spec();
+        let font = ("sans-serif", 11 * scale).into_font().color(&ink);
+        for (row, (x, text)) in self.marks.iter().enumerate() {
+            // Beside its line, one below the other, and inside the axes.
+            let (at, _) = plotted.map_coordinate(&(*x, ys.1));
+            let needed = pixels.estimate_text_size(text, &font)?.0 as i32;
+            let gap = 4 * scale as i32;
+            let x = if at - left + gap + needed > width { at - left - gap - needed } else { at - left + gap };
+            pixels.draw(&Text::new(text.clone(), (x.max(0), (row as i32 * 13 + 2) * scale as i32), font.clone()))?;
         }
         Ok(())
     }
