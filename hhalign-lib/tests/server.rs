@@ -153,3 +153,41 @@ fn events_bring_new_records_as_they_come_and_end_with_the_run() {
     assert_eq!(records.last().unwrap()["step"], history.records.last().unwrap().step);
     assert_eq!(events.last().unwrap()["phase"], "stopped");
 }
+
+/// The server reads its variables once in a process, so this test runs itself again in one where they are set.
+#[test]
+fn behind_a_proxy_its_public_address_is_the_one_given() {
+    let base = "https://hub.example/user/ann/proxy/{port}";
+    if std::env::var_os("HHALIGN_LIVE_BASE").is_none() {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "behind_a_proxy_its_public_address_is_the_one_given"])
+            .env("HHALIGN_LIVE_BASE", base)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    live::set_runs_folder(std::env::temp_dir().join(format!("hhalign-server-{}", std::process::id())));
+    let (pairs, held_out) = (tokenized(&texts(1, 40)), tokenized(&texts(2, 12)));
+    let sft = Sft { train: TrainConfig { seed: 5, ..short(2) } };
+    let run = sft.start(&Gpt::new(tiny(2, 0.0), 5).unwrap(), &pairs, &held_out).unwrap();
+    let view = run.live().unwrap();
+    let (_, rest) =
+        view.text().split_once("live page: https://hub.example/user/ann/proxy/").expect("the public address");
+    let (port, path) = rest.trim().split_once('/').unwrap();
+    let port: u16 = port.parse().unwrap();
+    // A proxy takes its own part of the path away; it may keep the browser's Host and Origin, or put in this server's.
+    for host in ["hub.example".to_string(), format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
+        let request = |origin: &str| {
+            format!(
+                "POST /{path}pause HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+        };
+        assert_eq!(send(port, &request("https://hub.example")).0, 200, "{host}");
+        assert_eq!(send(port, &request("https://hub.example.evil.example")).0, 403, "{host}");
+        assert_eq!(send(port, &request("http://hub.example")).0, 403, "{host}");
+    }
+    run.resume();
+    run.finish().unwrap();
+}
