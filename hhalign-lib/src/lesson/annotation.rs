@@ -29,7 +29,8 @@ use crate::rng::stream;
 /// write_annotation_files(&folder, &prompts, ("one", &replies("yes")), ("two", &replies("no")), 1)?;
 /// assert_eq!(simulate(&folder, "ann", 1.0, 7)?, 30);
 /// simulate(&folder, "ben", 1.0, 7)?;
-/// assert_eq!(Agreement::read(&folder)?.alpha(), (1.0, 30));
+/// let alpha = Agreement::read(&folder)?.alpha();
+/// assert_eq!((alpha.value, alpha.n), (1.0, 30));
 /// # std::fs::remove_dir_all(folder).unwrap();
 /// # Ok::<(), hhalign::error::Error>(())
 /// ```
