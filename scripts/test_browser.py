@@ -142,6 +142,19 @@ class Lab:
             button.click()
         return page
 
+    def framed(self, browser: Browser, name: str, cells: list[str], path: str, check: Checks) -> tuple[Page, Frame | None]:
+        """Opens a notebook of cells, runs the first three, and finds the page of the loopback server in the third's output."""
+        self.write(f"{name}.ipynb", cells)
+        page = self.open(browser, f"{name}.ipynb")
+        for number in range(3):
+            run_cell(page, number)
+            wait_for_cell(page, number)
+        frame = frame_of(page, path)
+        check(f"the page of {path} is in the output", frame is not None)
+        if frame is None:
+            self.shot(page, f"{name}_missing")
+        return page, frame
+
     def kernel_is_idle(self) -> bool:
         kernels = self.api("kernels")
         return bool(kernels) and all(k["execution_state"] in ("idle", "starting") for k in kernels)
@@ -254,15 +267,8 @@ def notebook(lab: Lab, browser: Browser, check: Checks) -> None:
 
 def live(lab: Lab, browser: Browser, check: Checks) -> None:
     """A chart that moves while another cell runs, pauses when it is told, and outlives its kernel."""
-    lab.write("live.ipynb", LIVE)
-    page = lab.open(browser, "live.ipynb")
-    for number in range(3):
-        run_cell(page, number)
-        wait_for_cell(page, number)
-    frame = frame_of(page, "runs")
-    check("the live page is in the output", frame is not None)
+    page, frame = lab.framed(browser, "live", LIVE, "runs", check)
     if frame is None:
-        lab.shot(page, "live_missing")
         return page.close()
     points = lambda: int(frame.evaluate("+(document.body.dataset.points ?? 0)"))  # noqa: E731
     until(lambda: points() > 0, 30, page)
@@ -326,15 +332,8 @@ def live(lab: Lab, browser: Browser, check: Checks) -> None:
 
 def annotation(lab: Lab, browser: Browser, check: Checks) -> None:
     """Ten pairs judged with the keyboard land in the CSV and give the right win rate."""
-    lab.write("annotate.ipynb", ANNOTATE)
-    page = lab.open(browser, "annotate.ipynb")
-    for number in range(3):
-        run_cell(page, number)
-        wait_for_cell(page, number)
-    frame = frame_of(page, "annotate")
-    check("the annotation page is in the output", frame is not None)
+    page, frame = lab.framed(browser, "annotate", ANNOTATE, "annotate", check)
     if frame is None:
-        lab.shot(page, "annotate_missing")
         return page.close()
     name = frame.locator("input[type=text], input:not([type])").first
     name.fill("tester")

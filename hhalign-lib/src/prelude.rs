@@ -6,6 +6,7 @@ pub use crate::data::cues::cue_table;
 pub use crate::data::{Dataset, Pair, PromptKind, Split};
 pub use crate::error::{Error, Result};
 pub use crate::eval::agreement::{Agreement, cohen_kappa, krippendorff_alpha, percent_agreement};
+pub use crate::eval::annotation::write_annotation_files;
 pub use crate::eval::comparison::{Better, Comparison, Metrics, Provenance, Settings, before_after};
 pub use crate::eval::perplexity::{Perplexity, perplexity};
 pub use crate::eval::quality::{Quality, novel_words, quality};
@@ -13,7 +14,7 @@ pub use crate::eval::refusal::{Refusal, RefusalPrompts, declines, likelihood_auc
 pub use crate::eval::stats::{Estimate, McNemar, bootstrap_mean, mcnemar, wilson};
 pub use crate::eval::toxicity::{ToxBlock, ToxicityScorer, ToxicityScores};
 pub use crate::eval::toxicity_report::ToxicityReport;
-pub use crate::eval::winrate::{WinRate, read_helpfulness, read_preferences, write_annotation_files};
+pub use crate::eval::winrate::{WinRate, read_helpfulness, read_preferences};
 pub use crate::fused::{Compute, Precision};
 pub use crate::lab;
 pub use crate::lesson;

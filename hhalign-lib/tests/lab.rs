@@ -4,8 +4,9 @@ mod common;
 
 use common::{Folder, error, short, texts, tiny, tokenized};
 use hhalign::eval::agreement::{Agreement, cohen_kappa, krippendorff_alpha, percent_agreement};
+use hhalign::eval::annotation::{PAIRWISE, write_annotation_files};
 use hhalign::eval::judgements::{Preference, judge, read_judgements};
-use hhalign::eval::winrate::{PAIRWISE, read_preferences, write_annotation_files};
+use hhalign::eval::winrate::read_preferences;
 use hhalign::lab;
 use hhalign::model::Gpt;
 use hhalign::sample::{Reply, Sampler};

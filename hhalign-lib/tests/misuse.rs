@@ -4,7 +4,8 @@ mod common;
 
 use common::{Folder, error, short, texts, tiny, tokenized};
 use hhalign::data::Dataset;
-use hhalign::eval::winrate::{PAIRWISE, read_preferences, write_annotation_files};
+use hhalign::eval::annotation::{PAIRWISE, write_annotation_files};
+use hhalign::eval::winrate::read_preferences;
 use hhalign::fused::{Decoder, Keep, Packed, Precision, Purpose, Workspace, with_weights};
 use hhalign::gradients::Gradients;
 use hhalign::model::{Gpt, GptConfig};

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::winrate::{PAIRWISE, read_columns};
+use super::annotation::{PAIRWISE, annotator_files, check_annotator, read_columns};
 use crate::error::{Error, Result};
 use crate::table::{Column, Table};
 
@@ -67,19 +66,6 @@ fn file(folder: &Path, annotator: &str) -> PathBuf {
     folder.join(if annotator.is_empty() { PAIRWISE.into() } else { format!("{stem}.{annotator}.csv") })
 }
 
-/// Says whether a name can be an annotator's: letters, digits, `-` and `_`, at most 40.
-///
-/// # Errors
-/// Another name.
-pub fn check_annotator(name: &str) -> Result<()> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > 40 || !name.chars().all(fits) {
-        let fix = "use letters, digits, - and _, at most 40 of them";
-        return Err(Error::new("this cannot be an annotator's name", name, fix));
-    }
-    Ok(())
-}
-
 /// All judgements in a folder by annotator; whoever filled the file that was handed out has an empty name.
 ///
 /// # Errors
@@ -90,20 +76,6 @@ pub fn read_judgements(folder: &Path) -> Result<BTreeMap<String, Judgements>> {
         .filter_map(|path| Some(path.file_stem()?.to_str()?.rsplit_once('.')?.1.to_string()));
     let names: Vec<String> = [String::new()].into_iter().chain(named).collect();
     names.into_iter().map(|name| Ok((name.clone(), read_of(folder, &name)?))).collect()
-}
-
-/// The files of annotators with a name.
-pub(super) fn annotator_files(folder: &Path) -> Vec<PathBuf> {
-    let stem = format!("{}.", PAIRWISE.trim_end_matches(".csv"));
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = entries
-        .filter(|path| {
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            name.strip_prefix(&stem).and_then(|n| n.strip_suffix(".csv")).is_some_and(|n| check_annotator(n).is_ok())
-        })
-        .collect();
-    files.sort();
-    files
 }
 
 /// The judgements of one annotator; none where there is no file yet.

@@ -1,6 +1,7 @@
 //! Five metrics, each with its number of cases and an interval: perplexity, toxicity, refusal, human preferences, quality.
 
 pub mod agreement;
+pub mod annotation;
 pub mod comparison;
 pub mod judgements;
 pub mod perplexity;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::eval::annotation::{PAIRWISE, read_columns};
 use crate::eval::judgements::{Preference, judge, read_of};
-use crate::eval::winrate::{PAIRWISE, read_columns};
 use crate::pages;
 use crate::rng::sha256_hex;
 use crate::server::{self, Page, Reply};
@@ -77,7 +77,7 @@ impl Annotation {
 
     fn judgements(&self, query: &str) -> Result<Value> {
         let annotator = query.split('&').find_map(|part| part.strip_prefix("annotator=")).unwrap_or_default();
-        crate::eval::judgements::check_annotator(annotator)?;
+        crate::eval::annotation::check_annotator(annotator)?;
         let judged = read_of(&self.folder, annotator)?;
         Ok(judged.into_iter().map(|(id, preference)| (id, Value::from(preference.to_string()))).collect())
     }

@@ -6,9 +6,9 @@ use rand::Rng as _;
 
 use super::Check;
 use crate::error::Result;
+use crate::eval::annotation::{PAIRWISE, read_columns};
 use crate::eval::judgements::{Preference, judge};
 use crate::eval::stats::wilson;
-use crate::eval::winrate::{PAIRWISE, read_columns};
 use crate::rng::stream;
 
 /// Fills a folder's file of `simulated-NAME` by lot, and returns how many pairs it judged. No person is behind it, and it
@@ -22,7 +22,7 @@ use crate::rng::stream;
 ///
 /// # Example
 /// ```
-/// use hhalign::{eval::{agreement::Agreement, winrate::write_annotation_files}, lesson::annotation::simulate, sample::Reply};
+/// use hhalign::{eval::{agreement::Agreement, annotation::write_annotation_files}, lesson::annotation::simulate, sample::Reply};
 /// let folder = std::env::temp_dir().join(format!("hhalign-simulate-{}", std::process::id()));
 /// let prompts: Vec<String> = (0..30).map(|i| format!("question {i}")).collect();
 /// let replies = |text: &str| vec![Reply { text: text.into(), ids: vec![1], ended: true }; 30];
