@@ -133,6 +133,8 @@ pub fn moved_mass(
     };
     let mut ids = top(&before);
     ids.extend(top(&after));
+    // The token that stands there, however unlikely: a change of many nats may be one of little probability.
+    ids.push(reply[position] as usize);
     ids.sort_by(|&x, &y| (after[y] - before[y]).total_cmp(&(after[x] - before[x])).then(x.cmp(&y)));
     ids.dedup();
     let pieces = ids.iter().map(|&id| Ok(tokenizer.pieces(&[id as u32])?.concat().replace('\n', "⏎")));
@@ -150,8 +152,10 @@ pub fn moved_mass(
     } else {
         format!("after “{}”", context.trim())
     };
+    let here = tokenizer.pieces(&reply[position..=position])?.concat().replace('\n', "⏎");
+    let nats = (after[reply[position] as usize] / before[reply[position] as usize]).ln();
     let note = format!(
-        "Probabilities {place}. These tokens hold {b:.3} of it before and {a:.3} after; the rest is spread over the others."
+        "The reply has “{here}” there: {nats:+.1} nats. Probabilities {place}. These tokens hold {b:.3} of it before and {a:.3} after; the rest is spread over the others."
     );
     Ok(Table::new("Where the probability went", columns)?.with_note(note))
 }

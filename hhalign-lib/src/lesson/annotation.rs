@@ -52,33 +52,33 @@ pub fn simulate(folder: &Path, name: &str, care: f64, seed: u64) -> Result<usize
     Ok(judged)
 }
 
-/// Cohen's kappa of two annotators who said A and A 45 times, A and B 15 times, B and A 5 times, B and B 35 times?
+/// Cohen's kappa of two annotators who said A and A 50 times, A and B 10 times, B and A 20 times, B and B 20 times?
 ///
 /// # Example
 /// ```
 /// use hhalign::lesson::annotation::check_kappa;
-/// assert!(check_kappa(0.6).right);
-/// assert!(!check_kappa(0.8).right && check_kappa(0.8).because.contains("chance"));
+/// assert!(check_kappa(0.348).right);
+/// assert!(!check_kappa(0.7).right && check_kappa(0.7).because.contains("chance"));
 /// ```
 pub fn check_kappa(kappa: f64) -> Check {
     let near = |x: f64| (kappa - x).abs() < 0.005;
-    if near(0.6) {
+    if near(0.16 / 0.46) {
         return yes(
-            "observed (45 + 35)/100 = 0.8; by chance 0.6 · 0.5 + 0.4 · 0.5 = 0.5; so (0.8 - 0.5)/(1 - 0.5) = 0.6",
+            "observed (50 + 20)/100 = 0.7; by chance 0.6 · 0.7 + 0.4 · 0.3 = 0.54; so (0.7 - 0.54)/(1 - 0.54) = 0.348",
         );
     }
     no(if near(0.0) {
         "put your figure in, and run the cell again. First: on what share of the 100 pairs do they agree?"
-    } else if near(0.8) {
-        "0.8 is the share on which they agree. How much of it would two coins with their rates reach by chance?"
-    } else if near(0.3) {
-        "0.3 is what they agree on beyond chance. Divide it by what there was to gain beyond chance"
-    } else if near(0.5) {
-        "0.5 is the agreement to be expected by chance. How far do they go beyond it?"
+    } else if near(0.7) {
+        "0.7 is the share on which they agree. How much of it would two coins with their rates reach by chance?"
+    } else if near(0.16) {
+        "0.16 is what they agree on beyond chance. Divide it by what there was to gain beyond chance"
+    } else if near(0.54) {
+        "0.54 is the agreement to be expected by chance. How far do they go beyond it?"
     } else if !(-1.0..=1.0).contains(&kappa) {
         "kappa lies between -1 and 1"
     } else {
-        "the first says A in 60 of 100 pairs, the second in 50. By chance both say A in 0.6 · 0.5 of the pairs, and both say B in … ?"
+        "the first says A in 60 of 100 pairs, the second in 70. By chance both say A in 0.6 · 0.7 of the pairs, and both say B in … ?"
     })
 }
 

@@ -4,6 +4,7 @@ use super::dpo_sources;
 use super::{Pausable, Run, runs_folder, start};
 use crate::batch::TokenizedPairs;
 use crate::error::{Error, Result};
+use crate::eval::stats::wilson;
 use crate::model::Gpt;
 use crate::plot::{Figure, Panel};
 use crate::table::{Column, Table};
@@ -114,15 +115,22 @@ impl Sweep {
             true => format!("{kl:.2} [{:.2}, {:.2}]", kl - half, kl + half),
             false => "–".into(),
         });
+        let n = self.runs.first().map_or(0, |run| run.shared.sources.held_out.len());
+        let accuracy = last("eval_rewards/accuracies").into_iter().map(|share| match share.is_finite() {
+            true => {
+                let interval = wilson(share * n as f64, n);
+                format!("{share:.3} [{:.3}, {:.3}]", interval.low, interval.high)
+            }
+            false => "–".into(),
+        });
         let columns = vec![
             Column::float("β", 3, self.betas.clone()),
             Column::text("state", self.runs.iter().map(state).collect()),
             Column::int("step", self.runs.iter().map(|run| run.step() as i64).collect()),
-            Column::float("accuracy", 3, last("eval_rewards/accuracies")),
+            Column::text("accuracy [95% interval]", accuracy.collect()),
             Column::float("D, nats", 2, margins),
             Column::text("KL, nats [95% interval]", kl.collect()),
         ];
-        let n = self.runs.first().map_or(0, |run| run.shared.sources.held_out.len());
         let prompts = match self.runs.first().map(|run| run.shared.recipe()) {
             Some(Recipe::Dpo(dpo)) => dpo.kl_prompts.min(n),
             _ => 0,

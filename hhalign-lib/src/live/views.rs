@@ -127,18 +127,16 @@ fn clock(seconds: f64) -> String {
 /// ```
 pub fn overlay(runs: &[Run]) -> Figure {
     let histories: Vec<(String, History)> = runs.iter().map(|run| (run.label(runs), run.history())).collect();
+    // What happened to a run belongs to the picture; two that happened to several at one step are said once.
+    let mut marks: Vec<(f64, String)> = histories.iter().flat_map(|(_, history)| figures::marks(history)).collect();
+    marks.sort_by(|x, y| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1)));
+    marks.dedup();
     let panel = |title: &str, y: &str, metric: &str| {
         let panel = Panel::new(title, "step", y);
-        histories.iter().fold(panel, |panel, (name, history)| panel.line(name, history.series(metric)))
+        let panel = histories.iter().fold(panel, |panel, (name, history)| panel.line(name, history.series(metric)));
+        panel.marks(marks.clone())
     };
-    // A change belongs to the picture of every run that it happened to; where a fork left is seen by its curve.
-    let mut marks: Vec<(f64, String)> = vec![];
-    for (_, history) in &histories {
-        let changes = history.marks.iter().filter(|m| !m.text.starts_with("fork"));
-        marks.extend(changes.map(|m| (m.step as f64, m.text.clone())));
-    }
-    let loss = panel("Held-out loss", "loss", "eval_loss").marks(marks);
-    let figure = Figure::new("Runs side by side").panel(loss);
+    let figure = Figure::new("Runs side by side").panel(panel("Held-out loss", "loss", "eval_loss"));
     if runs.iter().all(|run| matches!(run.shared.recipe(), Recipe::Sft(_))) {
         return figure.panel(panel("Training loss", "nats per reply token", "loss"));
     }
@@ -151,12 +149,13 @@ pub fn overlay(runs: &[Run]) -> Figure {
 impl Run {
     /// A short name among others: β where that tells them apart, the run's name where it does not.
     fn label(&self, among: &[Self]) -> String {
-        let beta = |run: &Self| match run.shared.recipe() {
-            Recipe::Dpo(dpo) => Some(dpo.beta),
+        let betas = |run: &Self| match run.shared.recipe() {
+            Recipe::Dpo(dpo) if run.beta() == Some(dpo.beta) => Some(format!("β = {}", dpo.beta)),
+            Recipe::Dpo(dpo) => Some(format!("β = {} → {}", dpo.beta, run.beta().unwrap_or(dpo.beta))),
             Recipe::Sft(_) => None,
         };
-        match beta(self) {
-            Some(own) if among.iter().filter(|other| beta(other) == Some(own)).count() == 1 => format!("β = {own}"),
+        match betas(self) {
+            Some(own) if among.iter().filter(|other| betas(other).as_ref() == Some(&own)).count() == 1 => own,
             _ => self.name(),
         }
     }

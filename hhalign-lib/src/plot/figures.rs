@@ -43,7 +43,8 @@ fn dpo_loss(history: &History) -> Panel {
         .marks(marks(history))
 }
 
-fn marks(history: &History) -> Vec<(f64, String)> {
+/// What happened to a run, for [`Panel::marks`]: `fork`, `beta 0.3`.
+pub fn marks(history: &History) -> Vec<(f64, String)> {
     history.marks.iter().map(|m| (m.step as f64, m.text.split(" of ").next().unwrap_or_default().into())).collect()
 }
 

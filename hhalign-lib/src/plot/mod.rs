@@ -208,6 +208,8 @@ impl Figure {
         if self.panels.is_empty() {
             return Err(Error::new("a figure without panels", "nothing to draw", "add a Panel"));
         }
+        // The title's letters stand higher than their line.
+        let root = root.margin(5 * scale, 0, 0, 0);
         let body =
             root.titled(&self.title, ("sans-serif", 17 * scale).into_font().color(&ink)).map_err(|e| failed(&e))?;
         for (area, panel) in body.split_evenly((1, self.panels.len())).iter().zip(&self.panels) {
@@ -364,7 +366,7 @@ impl Panel {
                     head.draw(&Rectangle::new([(x, middle - row / 3), (x + sign, middle + row / 3)], colour.filled()))?
                 }
             }
-            head.draw(&Text::new(name, (x + sign + 4 * scale as i32, y + row / 8), font.clone()))?;
+            head.draw(&Text::new(name, (x + sign + 4 * scale as i32, y + row / 6), font.clone()))?;
         }
         Ok(below)
     }
@@ -402,6 +404,8 @@ fn shares(values: &[f64], (low, high): (f64, f64)) -> Vec<(f64, f64)> {
 
 /// A number on an axis: no longer than it must be.
 fn short(v: f64) -> String {
+    // Ticks are steps added up: what is left of zero by rounding is zero.
+    let v = if v.abs() < 1e-9 { 0.0 } else { v };
     let size = v.abs();
     if size >= 10_000.0 {
         format!("{:.0}k", v / 1000.0)

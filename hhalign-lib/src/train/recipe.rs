@@ -106,7 +106,7 @@ impl Recipe {
         state.data = self.train().with_pitfall(&sources.pairs)?.hash.clone();
         // What was changed on the way is part of the new settings; losses under other settings do not compare.
         state.changes.clear();
-        (state.best, state.evaluations_without_gain, state.evaluated_at) = (None, 0, None);
+        (state.best, state.evaluations_without_gain) = (None, 0);
         state.history.marks.push(Mark { step: state.step, text: mark.into() });
         Ok(progress)
     }
