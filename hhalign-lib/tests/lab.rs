@@ -70,7 +70,10 @@ fn token_rewards_add_up_to_the_reward_of_the_reply() {
     let moved =
         lab::moved_mass(&policy, &reference, &common::tokenizer(), &pairs, 2, hhalign::batch::Side::Chosen, 1, 4)
             .unwrap();
-    assert!((4..=8).contains(&moved.n_rows()), "{moved}");
+    // Four before, four after, and the token that stands there, whether or not it is among them.
+    assert!((4..=9).contains(&moved.n_rows()), "{moved}");
+    let here = common::tokenizer().pieces(&pairs.pairs[2].chosen[1..2]).unwrap().concat();
+    assert!(moved.rows().iter().any(|row| row[0] == here), "{moved}");
 }
 
 #[test]
