@@ -107,6 +107,8 @@ impl Recipe {
         // What was changed on the way is part of the new settings; losses under other settings do not compare.
         state.changes.clear();
         (state.best, state.evaluations_without_gain) = (None, 0);
+        // An evaluation that the other run still owes at this step is its own: under new settings it would not be the same.
+        state.evaluated_at = Some(state.step);
         state.history.marks.push(Mark { step: state.step, text: mark.into() });
         Ok(progress)
     }
