@@ -26,6 +26,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Frame, Locator, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
+from test_kernel import Checks
+
 ROOT = Path(__file__).resolve().parent.parent
 SLOW = float(os.environ.get("HHALIGN_SLOW", "1"))
 REDRAW_MS = 100.0  # at 10,000 pairs
@@ -58,17 +60,6 @@ let folder = write_annotation_files(RunOptions::from_env()?.result("annotations"
     "lab::annotate(&folder)?",
     "let rate = read_preferences(&folder, \"DPO\")?;\nprintln!(\"wins {} losses {} ties {} open {} rate {:.3}\", rate.wins, rate.losses, rate.ties, rate.open, rate.rate.value);",
 ]
-
-
-class Checks:
-    """Counts what held, and says what did not."""
-
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def __call__(self, what: str, ok: bool, seen: object = "") -> None:
-        self.passed, self.failed = self.passed + bool(ok), self.failed + (not ok)
-        print(f"  {'ok    ' if ok else 'FAILED'} {what}{f': {seen}' if seen != '' else ''}", flush=True)
 
 
 def until(condition: Callable[[], Any], seconds: float, page: Page | None = None) -> Any:

@@ -75,6 +75,17 @@ CELLS = [
 ]
 
 
+class Checks:
+    """Counts what held, and says what did not."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+
+    def __call__(self, what: str, ok: bool, seen: object = "") -> None:
+        self.passed, self.failed = self.passed + bool(ok), self.failed + (not ok)
+        print(f"  {'ok    ' if ok else 'FAILED'} {what}{f': {seen}' if seen != '' else ''}", flush=True)
+
+
 class Kernel:
     def __init__(self, scratch: str) -> None:
         start = time.monotonic()

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from run_notebook import problem
-from test_kernel import Kernel, Result
+from test_kernel import Checks, Kernel, Result
 
 SLOW = float(os.environ.get("HHALIGN_SLOW", "1"))
 START_LIMIT = 1.0  # a cell that starts a training
@@ -39,15 +39,6 @@ dpo.train.seed = SEED;
 let run = dpo.start(&model.fork()?, &model, &train, &watch)?;"""
 LONG = START.replace("= (120, 7, 3)", "= (10000000, 1000, 3)")
 HASH = 'println!("{} {} {}", run.phase(), run.step(), run.model()?.hash()?);'
-
-
-class Lost:
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-
-    def check(self, what: str, ok: bool, seen: object = "") -> None:
-        self.passed, self.failed = self.passed + bool(ok), self.failed + (not ok)
-        print(f"  {'ok    ' if ok else 'FAILED'} {what}{f': {seen}' if seen != '' else ''}", flush=True)
 
 
 def run(kernel: Kernel, code: str) -> Result:
@@ -75,17 +66,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--idle", type=float, default=20.0)
     args = parser.parse_args()
-    lost, dice = Lost(), random.Random(0)
+    check, dice = Checks(), random.Random(0)
     with tempfile.TemporaryDirectory(prefix="hhalign-", ignore_cleanup_errors=True) as scratch:
         os.environ["HHALIGN_RESULTS"] = str(Path(scratch) / "whole")
         kernel = fresh(scratch)
         started = run(kernel, START.replace("SEED", "1"))
-        lost.check("a cell that starts a training returns", started.seconds <= START_LIMIT * SLOW, f"{started.seconds:.2f} s (at most {START_LIMIT:g} s)")
+        check("a cell that starts a training returns", started.seconds <= START_LIMIT * SLOW, f"{started.seconds:.2f} s (at most {START_LIMIT:g} s)")
         begin = time.monotonic()
         whole = end(kernel)
         took = time.monotonic() - begin
         kernel.stop()
-        lost.check("the whole run", bool(re.fullmatch(r"finished 120 [0-9a-f]{16}", whole)), f"{whole}, {took:.1f} s")
+        check("the whole run", bool(re.fullmatch(r"finished 120 [0-9a-f]{16}", whole)), f"{whole}, {took:.1f} s")
 
         kill = tries = 0
         while kill < args.kills and tries < 3 * args.kills:
@@ -115,25 +106,25 @@ def main() -> int:
                 took *= 0.7
                 continue
             kill += 1
-            lost.check(f"killed after {moment:.1f} s, {note or 'begun anew'}", resumed == whole, resumed.split()[-1])
+            check(f"killed after {moment:.1f} s, {note or 'begun anew'}", resumed == whole, resumed.split()[-1])
 
-        lost.check("kernels killed in mid-training", kill == args.kills, kill)
+        check("kernels killed in mid-training", kill == args.kills, kill)
         os.environ["HHALIGN_RESULTS"] = str(Path(scratch) / "idle")
         kernel = fresh(scratch)
         run(kernel, LONG.replace("SEED", "2"))
         cells = [f"let x{i} = {i};" for i in range(6)] + ["run.phase()", "run.step()", 'println!("{}", run.progress_line());', "run.status()?", "run.plot()"]
         times = [run(kernel, code).seconds for code in cells]
         median = statistics.median(times)
-        lost.check("median of the cells beside a training", median <= CELL_LIMIT * SLOW, f"{median:.2f} s (at most {CELL_LIMIT:g} s)")
+        check("median of the cells beside a training", median <= CELL_LIMIT * SLOW, f"{median:.2f} s (at most {CELL_LIMIT:g} s)")
         first = int(run(kernel, 'println!("{}", run.step());').text())
         stray = kernel.listen(args.idle)
         last = int(run(kernel, 'println!("{}", run.step());').text())
-        lost.check(f"{args.idle:.0f} s of training with no cell running went on", last > first + args.idle / 5, f"{first} -> {last} steps")
-        lost.check("and printed nothing", not stray, stray[:1] or "")
+        check(f"{args.idle:.0f} s of training with no cell running went on", last > first + args.idle / 5, f"{first} -> {last} steps")
+        check("and printed nothing", not stray, stray[:1] or "")
         run(kernel, "run.stop();")
         kernel.stop()
-    print(f"lost: {lost.passed} passed, {lost.failed} failed")
-    return 1 if lost.failed else 0
+    print(f"lost: {check.passed} passed, {check.failed} failed")
+    return 1 if check.failed else 0
 
 
 if __name__ == "__main__":

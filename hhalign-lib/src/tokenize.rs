@@ -172,6 +172,19 @@ impl Tokenizer {
         self.eos_id
     }
 
+    /// Says whether it can be the tokenizer of a model with so many ids.
+    ///
+    /// # Errors
+    /// Another number of ids.
+    pub fn check_fits(&self, vocab_size: usize) -> Result<()> {
+        if self.vocab_size() != vocab_size {
+            let got = format!("{} ids, the model has {vocab_size}", self.vocab_size());
+            let fix = "give the one the pairs were made with";
+            return Err(Error::new("this tokenizer belongs to another model", got, fix));
+        }
+        Ok(())
+    }
+
     /// The number of ids.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

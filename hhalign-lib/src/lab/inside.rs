@@ -28,14 +28,7 @@ pub fn token_rewards(
     let of = |side: Side| -> Result<Vec<f64>> {
         Ok(log_ratios(policy, reference, pairs, index, side)?.into_iter().map(|r| beta * r).collect())
     };
-    if tokenizer.vocab_size() != policy.config.vocab_size {
-        let got = format!("{} ids, the model has {}", tokenizer.vocab_size(), policy.config.vocab_size);
-        return Err(Error::new(
-            "this tokenizer belongs to another model",
-            got,
-            "give the one the pairs were made with",
-        ));
-    }
+    tokenizer.check_fits(policy.config.vocab_size)?;
     let sides = [("chosen", Side::Chosen), ("rejected", Side::Rejected)];
     let rewards = sides.iter().map(|(_, side)| of(*side)).collect::<Result<Vec<_>>>()?;
     let largest = rewards.iter().flatten().fold(1e-9, |m: f64, r| m.max(r.abs()));

@@ -199,8 +199,8 @@ impl Run {
         self.step()
     }
 
-    /// Waits so many seconds, or until the end (or not at all for a paused run), and prints whole lines of progress: every other second at first, more
-    /// seldom where the end is far.
+    /// Waits so many seconds, or until the end (or not at all for a paused run), and prints whole lines of progress: every
+    /// other second at first, more seldom where the end is far.
     pub fn wait(&self, seconds: f64) {
         let begin = Instant::now();
         let left = || (seconds - begin.elapsed().as_secs_f64()).max(0.0);
@@ -236,9 +236,10 @@ impl Run {
         };
         let recipe = self.shared.recipe();
         let losses: Vec<f64> = progress.state.history.series("loss").iter().map(|p| p.1).collect();
-        let line = progress_line(recipe.kind(), recipe.headline(), &progress.state);
-        let line = if phase == Phase::Training { line } else { line.split("  left ").next().unwrap_or("").into() };
-        let phase = if phase == Phase::Training { String::new() } else { format!("  {phase}") };
+        let training = phase == Phase::Training;
+        let left = progress.state.seconds_left().filter(|_| training);
+        let line = progress_line(recipe.kind(), recipe.headline(), &progress.state, left);
+        let phase = if training { String::new() } else { format!("  {phase}") };
         format!("{line}{phase}  {}", super::views::sparkline(&losses, 16))
     }
 

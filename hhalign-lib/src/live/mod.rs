@@ -229,13 +229,20 @@ fn fork_of(runs: &Path, parent: &Parent, recipe: &Recipe) -> Option<String> {
     forks.max().map(|(_, name)| name)
 }
 
-/// A name is one part of a path, so that nothing outside the folder of runs can be meant by it.
-fn check_name(name: &str) -> Result<()> {
+/// The folder of a run by its name, which is one part of a path: nothing outside the folder of runs can be meant by it.
+fn existing(runs: &Path, name: &str) -> Result<Store> {
     let mut parts = Path::new(name).components();
     if !matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(part)), None) if part == name) {
         return Err(Error::new("this is no name of a run", format!("{name:?}"), "Run::list() shows the names"));
     }
-    Ok(())
+    let store = Store::new(runs, name);
+    if !store.is_there() {
+        let there = store::names(runs);
+        let got = if there.is_empty() { "no run at all".into() } else { there.join(", ") };
+        let fix = "give one of these names; Run::list() shows them";
+        return Err(Error::new(format!("there is no run {name} in {}", runs.display()), got, fix));
+    }
+    Ok(store)
 }
 
 /// The last checkpoint that is whole, by its step, and how many after it are not.
@@ -247,14 +254,7 @@ fn newest(store: &Store) -> (Option<(usize, PathBuf)>, usize) {
 
 /// Takes up the run in a folder of runs by its name alone.
 fn resume(runs: &Path, name: &str) -> Result<Run> {
-    check_name(name)?;
-    let store = Store::new(runs, name);
-    if !store.is_there() {
-        let there = store::names(runs);
-        let got = if there.is_empty() { "no run at all".into() } else { there.join(", ") };
-        let fix = "give one of these names; Run::list() shows them";
-        return Err(Error::new(format!("there is no run {name} in {}", runs.display()), got, fix));
-    }
+    let store = existing(runs, name)?;
     let manifest = store.manifest()?;
     let sources = store.sources(&manifest)?;
     let config = manifest.model.clone();
@@ -305,15 +305,7 @@ fn list(runs: &Path) -> Result<Table> {
 }
 
 fn delete(runs: &Path, name: &str) -> Result<()> {
-    check_name(name)?;
-    let store = Store::new(runs, name);
-    if !store.is_there() {
-        return Err(Error::new(
-            format!("there is no run {name} in {}", runs.display()),
-            name,
-            "Run::list() shows the names",
-        ));
-    }
+    let store = existing(runs, name)?;
     let folder = store.folder().canonicalize().map_err(|e| Error::io(store.folder(), &e))?;
     let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
     if here.get(&folder).and_then(Weak::upgrade).is_some_and(|shared| shared.control().phase.is_active()) {

@@ -6,7 +6,7 @@ use crate::plot::{Figure, Panel, figures};
 use crate::sample::Sampler;
 use crate::table::{Column, Table};
 use crate::tokenize::Tokenizer;
-use crate::train::{History, Recipe};
+use crate::train::{History, Recipe, clock};
 use crate::view::View;
 
 impl Run {
@@ -72,15 +72,7 @@ impl Run {
         if n == 0 || sources.held_out.is_empty() {
             return Err(Error::new("no prompt to reply to", format!("n = {n}"), "ask for at least one"));
         }
-        let vocabulary = self.shared.model.config.vocab_size;
-        if tokenizer.vocab_size() != vocabulary {
-            let got = format!("{} ids, the model has {vocabulary}", tokenizer.vocab_size());
-            return Err(Error::new(
-                "this tokenizer belongs to another model",
-                got,
-                "give the one the pairs were made with",
-            ));
-        }
+        tokenizer.check_fits(self.shared.model.config.vocab_size)?;
         let pairs = &sources.held_out.pairs[..n.min(sources.held_out.len())];
         let prompts: Vec<Vec<u32>> = pairs.iter().map(|p| p.prompt.clone()).collect();
         let sampler = Sampler { temperature: 0.7, seed: self.shared.recipe().train().seed, ..Sampler::default() };
@@ -106,14 +98,8 @@ impl Run {
             return None;
         }
         let progress = self.shared.progress()?;
-        let state = &progress.state;
-        let pace = state.seconds / state.step.max(1) as f64;
-        (state.step > 0).then_some(state.config.max_steps.saturating_sub(state.step) as f64 * pace)
+        progress.state.seconds_left()
     }
-}
-
-fn clock(seconds: f64) -> String {
-    format!("{}:{:02}", seconds as u64 / 60, seconds as u64 % 60)
 }
 
 /// Several runs in one figure: loss, and for DPO accuracy and reward margin on held-out pairs.

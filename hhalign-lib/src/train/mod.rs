@@ -24,7 +24,7 @@ pub use pitfall::Pitfall;
 pub use recipe::Recipe;
 pub(crate) use recipe::Sources;
 pub use run::Outcome;
-pub(crate) use run::{Observer, Occasion, Wishes, progress_line};
+pub(crate) use run::{Observer, Occasion, Wishes, clock, progress_line};
 pub use sft::{Sft, evaluate_replies};
 pub(crate) use state::{Change, Progress};
 

@@ -91,7 +91,7 @@ impl Observer for Plain<'_> {
         }
         let last = state.history.records.last();
         if config.progress && last.is_some_and(|r| r.step == state.step && r.metrics.contains_key("loss")) {
-            println!("{}", progress_line(self.name, self.headline, state));
+            println!("{}", progress_line(self.name, self.headline, state, state.seconds_left()));
         }
         match &config.checkpoint {
             Some(path) if occasion == Occasion::End || state.step.is_multiple_of(config.checkpoint_every) => {
@@ -306,11 +306,22 @@ fn peak_memory_mb() -> Option<f64> {
     Some((line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0).round())
 }
 
+impl State {
+    /// Seconds left at the pace so far; `None` before the first step.
+    pub(crate) fn seconds_left(&self) -> Option<f64> {
+        let pace = self.seconds / self.step.max(1) as f64;
+        (self.step > 0).then_some(self.config.max_steps.saturating_sub(self.step) as f64 * pace)
+    }
+}
+
+/// A time such as `12:30`.
+pub(crate) fn clock(seconds: f64) -> String {
+    format!("{}:{:02}", seconds as u64 / 60, seconds as u64 % 60)
+}
+
 /// A line such as `dpo  step   20/80  loss 0.612  41205 tokens/s  left 0:07`.
-pub(crate) fn progress_line(name: &str, headline: &[&str], state: &State) -> String {
-    let left = state.config.max_steps.saturating_sub(state.step) as f64 * state.seconds / state.step.max(1) as f64;
-    let left =
-        if state.step == 0 { String::new() } else { format!("  left {}:{:02}", left as u64 / 60, left as u64 % 60) };
+pub(crate) fn progress_line(name: &str, headline: &[&str], state: &State, seconds_left: Option<f64>) -> String {
+    let left = seconds_left.map_or(String::new(), |seconds| format!("  left {}", clock(seconds)));
     let shown: Vec<String> =
         headline.iter().filter_map(|name| Some(format!("{name} {:.3}", state.history.last(name)?))).collect();
     format!(
