@@ -3,6 +3,7 @@
 pub mod agreement;
 pub mod annotation;
 pub mod comparison;
+pub mod judge;
 pub mod judgements;
 pub mod perplexity;
 pub mod quality;
