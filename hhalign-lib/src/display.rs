@@ -12,11 +12,12 @@ use crate::data::audit::Audit;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::eval::agreement::Agreement;
-use crate::eval::comparison::{Comparison, metrics_table};
+use crate::eval::comparison::{Comparison, metrics_table, p_text};
+use crate::eval::judge::HeadToHead;
+use crate::eval::measure::Measure;
 use crate::eval::perplexity::Perplexity;
 use crate::eval::quality::Quality;
 use crate::eval::refusal::Refusal;
-use crate::eval::stats::{Estimate, McNemar};
 use crate::eval::toxicity_report::ToxicityReport;
 use crate::eval::winrate::WinRate;
 use crate::lesson;
@@ -26,6 +27,7 @@ use crate::model::{Gpt, GptConfig};
 use crate::options::RunOptions;
 use crate::plot::Figure;
 use crate::score::ReferenceLogps;
+use crate::stats::{Estimate, McNemar};
 use crate::table::{Column, Table};
 use crate::tokenize::Tokenizer;
 use crate::train::{History, Outcome};
@@ -73,6 +75,11 @@ displayed_as_table! {
     Comparison: |c| c.table(),
     Sweep: |s| s.table(),
     Agreement: |a| a.table(),
+    HeadToHead: |h| h.table(),
+    Measure: |m| Table::new("", vec![
+        Column::text("metric", vec![m.name().into()]), Column::text("value [95% interval]", vec![m.estimate().text()]),
+        Column::text("interval", vec![m.estimate().method.into()]), Column::text("by", vec![m.instrument().text().unwrap_or_default()]),
+    ]),
     Refusal: |r| metrics_table(r),
     Perplexity: |p| metrics_table(p),
     Quality: |q| metrics_table(q),
@@ -82,14 +89,14 @@ displayed_as_table! {
         format!("Preferences for {}", w.model),
         vec![
             Column::int("wins", vec![w.wins as i64]), Column::int("losses", vec![w.losses as i64]), Column::int("ties", vec![w.ties as i64]),
-            Column::int("not judged", vec![w.open as i64]), Column::int("annotators", vec![w.annotators as i64]), Column::text("win rate [95% interval]", vec![w.rate.text()]),
+            Column::int("not judged", vec![w.open as i64]), Column::int("annotators", vec![w.annotators as i64]), Column::text("win rate [95% interval]", vec![w.rate.estimate().text()]),
         ],
     ),
     McNemar: |m| Table::new(
         "Same prompts, both models (exact McNemar test)",
         vec![
             Column::int("only SFT right", vec![m.only_first as i64]), Column::int("only DPO right", vec![m.only_second as i64]),
-            Column::text("p", vec![if m.p_value < 1e-4 { "< 0.0001".into() } else { format!("{:.4}", m.p_value) }]),
+            Column::text("p", vec![p_text(m.p_value)]),
         ],
     ),
     GptConfig: |c| model_table(c),

@@ -45,6 +45,7 @@ pub mod rng;
 pub mod sample;
 pub mod score;
 pub mod server;
+pub mod stats;
 pub mod table;
 pub mod tokenize;
 pub mod train;

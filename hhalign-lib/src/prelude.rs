@@ -7,11 +7,13 @@ pub use crate::data::{Dataset, Pair, PromptKind, Split};
 pub use crate::error::{Error, Result};
 pub use crate::eval::agreement::{Agreement, cohen_kappa, krippendorff_alpha, percent_agreement};
 pub use crate::eval::annotation::write_annotation_files;
-pub use crate::eval::comparison::{Better, Comparison, Metrics, Provenance, Settings, before_after};
+pub use crate::eval::comparison::{Comparison, Metrics, Verdict, before_after};
+pub use crate::eval::judge::{HeadToHead, Judge, People, head_to_head};
+pub use crate::eval::measure::{Better, Measure};
 pub use crate::eval::perplexity::{Perplexity, perplexity};
 pub use crate::eval::quality::{Quality, novel_words, quality};
 pub use crate::eval::refusal::{Refusal, RefusalPrompts, declines, likelihood_auc, ordinary_answered};
-pub use crate::eval::stats::{Estimate, McNemar, bootstrap_mean, mcnemar, wilson};
+pub use crate::eval::summary::{Settings, Summary};
 pub use crate::eval::toxicity::{ToxBlock, ToxicityScorer, ToxicityScores};
 pub use crate::eval::toxicity_report::ToxicityReport;
 pub use crate::eval::winrate::{WinRate, read_helpfulness, read_preferences};
@@ -26,6 +28,9 @@ pub use crate::options::RunOptions;
 pub use crate::plot::{Figure, Panel, figures};
 pub use crate::sample::{Reply, Sampler};
 pub use crate::score::{pair_logps, reference_logps, score_pairs};
+pub use crate::stats::{
+    self, Estimate, McNemar, bootstrap_mean, holm, mcnemar, pairs_for_win_rate, prompts_for_shares, wilson, win_rate,
+};
 pub use crate::table::{Column, Table};
 pub use crate::tokenize::Tokenizer;
 pub use crate::train::{

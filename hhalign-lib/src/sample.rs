@@ -39,6 +39,13 @@ pub struct Reply {
     pub ended: bool,
 }
 
+impl Reply {
+    /// A text that somebody wrote, such as the data set's preferred reply, beside drawn ones.
+    pub fn from_text(text: &str) -> Self {
+        Self { text: text.into(), ids: vec![], ended: true }
+    }
+}
+
 /// Prompts decoded together at most.
 const MAX_BATCH: usize = 16;
 
@@ -85,6 +92,16 @@ impl Sampler {
     pub fn replies(&self, model: &Gpt, tokenizer: &Tokenizer, prompts: &[String]) -> Result<Vec<Reply>> {
         let encoded = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;
         read(self.ids(model, encoded, Some(tokenizer.eos_id()))?, tokenizer)
+    }
+
+    /// `k` replies to each prompt: k lists, each as [`Sampler::replies`] gives it. The first is that of `replies` itself, the
+    /// others have seeds of their own.
+    ///
+    /// # Errors
+    /// As [`Sampler::replies`].
+    pub fn samples(&self, model: &Gpt, tokenizer: &Tokenizer, prompts: &[String], k: usize) -> Result<Vec<Vec<Reply>>> {
+        let draw = |i: usize| Self { seed: self.seed ^ ((i as u64) << 32), ..self.clone() };
+        (0..k).map(|i| draw(i).replies(model, tokenizer, prompts)).collect()
     }
 
     /// Replies of a mixture of two models: softmax(λ h_π + (1 - λ) h_ref) at each token, from their logits h.

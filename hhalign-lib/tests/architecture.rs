@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error"],
     &["rng", "files", "parallel", "table", "view"],
+    &["stats"],
     &["data"],
     &["tokenize"],
     &["nn"],

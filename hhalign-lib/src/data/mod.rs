@@ -54,6 +54,18 @@ impl Pair {
     pub fn first_turn(&self) -> &str {
         parse::first_turn(&self.prompt)
     }
+
+    /// Whether the prompt asks for harm: by its kind, or else by its subset (people tried to bring harm out of the model in
+    /// HH's `harmless-*`, and not in `helpful-*`); `None` where neither is known.
+    pub fn asks_for_harm(&self) -> Option<bool> {
+        let subset = |word: &str| self.origin.subset.starts_with(word);
+        match self.kind {
+            Some(kind) => Some(kind == PromptKind::Harmful),
+            None if subset("harmless") => Some(true),
+            None if subset("helpful") => Some(false),
+            None => None,
+        }
+    }
 }
 
 /// Audited pairs with a name and a hash.

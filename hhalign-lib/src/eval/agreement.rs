@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::judgements::{Judgements, Preference, read_judgements};
-use super::stats::{Estimate, bootstrap};
 use crate::error::Result;
+use crate::stats::{Estimate, bootstrap_t};
 use crate::table::{Column, Table};
 
 /// The share of units on which two annotators agree; not a number where there is none, or for lists of different lengths.
@@ -80,10 +80,38 @@ pub fn krippendorff_alpha<T: Ord>(units: &[Vec<T>]) -> f64 {
 /// Seed of the bootstrap.
 const SEED: u64 = 0;
 
-/// Resamples in which a figure is not defined make its interval undefined as well.
-fn defined(estimate: Estimate) -> Estimate {
-    let whole = [estimate.value, estimate.low, estimate.high].into_iter().all(f64::is_finite);
-    if whole { estimate } else { Estimate::not_enough_data(estimate.n) }
+const LABELS: [Preference; 3] = [Preference::A, Preference::B, Preference::Tie];
+
+/// Cohen's kappa of two annotators with an interval over pairs.
+pub fn kappa_with_interval(one: &[Preference], other: &[Preference]) -> Estimate {
+    let hit = |is: bool| f64::from(u8::from(is));
+    let rows: Vec<[f64; 7]> = one
+        .iter()
+        .zip(other)
+        .map(|(a, b)| std::array::from_fn(|k| if k == 6 { hit(a == b) } else { hit(*[a, b][k / 3] == LABELS[k % 3]) }))
+        .collect();
+    bootstrap_t(&rows, SEED, |m| {
+        let chance: f64 = (0..3).map(|label| m[label] * m[3 + label]).sum();
+        (m[6] - chance) / (1.0 - chance)
+    })
+}
+
+/// Krippendorff's alpha with an interval over units, all of which have two labels or more.
+pub fn alpha_with_interval(units: &[Vec<Preference>]) -> Estimate {
+    let rows: Vec<[f64; 4]> = units
+        .iter()
+        .map(|unit| {
+            let counts = LABELS.map(|label| unit.iter().filter(|l| **l == label).count() as f64);
+            let m = unit.len() as f64;
+            [counts[0], counts[1], counts[2], counts.iter().map(|c| c * (m - c)).sum::<f64>() / (m - 1.0)]
+        })
+        .collect();
+    let n = units.len() as f64;
+    bootstrap_t(&rows, SEED, |[a, b, tie, disagreeing]| {
+        let totals = [a * n, b * n, tie * n];
+        let all: f64 = totals.iter().sum();
+        1.0 - disagreeing * n * (all - 1.0) / totals.iter().map(|t| t * (all - t)).sum::<f64>()
+    })
 }
 
 /// How far the annotators of a folder agree.
@@ -107,9 +135,7 @@ impl Agreement {
         let ids: BTreeSet<&String> = self.judged.values().flat_map(BTreeMap::keys).collect();
         let units = ids.iter().map(|id| self.judged.values().filter_map(|of| of.get(*id).copied()).collect::<Vec<_>>());
         let units: Vec<Vec<Preference>> = units.filter(|unit| unit.len() >= 2).collect();
-        defined(bootstrap(units.len(), SEED, |rows| {
-            krippendorff_alpha(&rows.iter().map(|&row| units[row].clone()).collect::<Vec<_>>())
-        }))
+        alpha_with_interval(&units)
     }
 
     /// Every two annotators, what they agree on, and alpha over all below.
@@ -119,7 +145,7 @@ impl Agreement {
     pub fn table(&self) -> Result<Table> {
         let names: Vec<&String> = self.judged.keys().collect();
         let name = |i: usize| if names[i].is_empty() { "by hand".to_string() } else { names[i].clone() };
-        let (mut who, mut n, mut percent, mut kappa) = (vec![], vec![], vec![], vec![]);
+        let (mut who, mut n, mut percent, mut kappas) = (vec![], vec![], vec![], vec![]);
         for i in 0..names.len() {
             for j in i + 1..names.len() {
                 let (one, other) = (&self.judged[names[i]], &self.judged[names[j]]);
@@ -128,16 +154,14 @@ impl Agreement {
                 who.push(format!("{} and {}", name(i), name(j)));
                 n.push(a.len() as i64);
                 percent.push(percent_agreement(&a, &b));
-                let pick = |of: &[Preference], rows: &[usize]| rows.iter().map(|&row| of[row]).collect::<Vec<_>>();
-                let of_rows = |rows: &[usize]| cohen_kappa(&pick(&a, rows), &pick(&b, rows));
-                kappa.push(defined(bootstrap(a.len(), SEED, of_rows)).text());
+                kappas.push(kappa_with_interval(&a, &b).text());
             }
         }
         let columns = vec![
             Column::text("annotators", who),
             Column::int("pairs", n),
             Column::float("agreement", 3, percent),
-            Column::text("Cohen's kappa [95% interval]", kappa),
+            Column::text("Cohen's kappa [95% interval]", kappas),
         ];
         let alpha = self.alpha();
         let all = match names.len() {

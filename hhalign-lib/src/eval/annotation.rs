@@ -192,6 +192,6 @@ pub(crate) fn read_columns(path: &Path, names: &[&str]) -> Result<Vec<Vec<String
 }
 
 /// A prompt as an annotator reads it: without the open turn at its end.
-fn readable(prompt: &str) -> String {
+pub(super) fn readable(prompt: &str) -> String {
     prompt.trim_end_matches(crate::data::parse::ASSISTANT).trim().to_string()
 }

@@ -1,44 +1,36 @@
-//! The comparison of two models: one row for each metric, with its interval, and the files it is written to.
-
-use std::path::Path;
+//! The comparison of two models: one row for each metric, with intervals, their difference, and a test.
 
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::stats::Estimate;
+use super::measure::{Better, Difference, Instrument, Measure};
+use crate::data::Dataset;
 use crate::error::Result;
-use crate::files;
+use crate::model::Gpt;
+use crate::stats::{Estimate, holm};
 use crate::table::{Column, Table};
+use crate::tokenize::Tokenizer;
 
-/// Which way a metric should go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Better {
-    /// More is better.
-    Higher,
-    /// Less is better.
-    Lower,
-    /// Neither by itself.
-    Neither,
+/// Several figures of one model that belong together.
+pub trait Metrics {
+    /// A title for tables, with whatever a reader must know of how it was measured.
+    fn title(&self) -> String;
+    /// The figures in the order in which they are shown.
+    fn measures(&self) -> Vec<&Measure>;
 }
 
-/// One metric of both models.
-#[derive(Debug, Clone, Serialize)]
-pub struct MetricRow {
-    /// Its name.
-    pub metric: String,
-    /// Which way it should go.
-    pub better: Better,
-    /// Before: the model after SFT.
-    pub sft: Estimate,
-    /// After: the model after DPO.
-    pub dpo: Estimate,
-    /// Probability of such a difference by chance, where a paired test was made.
-    pub p_value: Option<f64>,
+/// A model in a comparison: its name and the hash of its weights, which only the weights themselves give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ModelId {
+    /// What it is called: SFT, DPO.
+    pub name: String,
+    /// Hash of its parameters.
+    pub hash: String,
 }
 
 /// What a comparison rests on; it is written beside every figure.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Provenance {
     /// The data set's name.
     pub data: String,
@@ -46,42 +38,167 @@ pub struct Provenance {
     pub data_hash: String,
     /// The tokenizer's hash.
     pub tokenizer_hash: String,
-    /// Hash of the SFT model's parameters.
-    pub sft_hash: String,
-    /// Hash of the DPO model's parameters.
-    pub dpo_hash: String,
+    /// The models that are compared.
+    pub models: [ModelId; 2],
     /// The seed of data, training and sampling.
     pub seed: u64,
-    /// β of the DPO run.
+    /// β of the second model's training.
     pub beta: f64,
-    /// The toxicity classifier, or why there is none.
-    pub classifier: String,
 }
 
-/// SFT beside DPO, metric by metric.
-#[derive(Debug, Clone, Serialize)]
-pub struct Comparison {
-    /// What it rests on.
-    pub provenance: Provenance,
-    /// The metrics.
-    pub rows: Vec<MetricRow>,
+/// One metric of both models.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MetricRow {
+    /// Its name.
+    pub metric: String,
+    /// Which way it should go.
+    pub better: Better,
+    /// What it was measured with.
+    pub instrument: Instrument,
+    /// The first model's figure; `None` where a figure is about both.
+    pub first: Option<Estimate>,
+    /// The second model's figure.
+    pub second: Estimate,
+    /// How they differ.
+    pub difference: Difference,
+    /// The seed of intervals and tests.
+    pub seed: u64,
 }
+
+/// What a test lets one say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The second model is better.
+    Better,
+    /// The second model is worse.
+    Worse,
+    /// They differ, where neither way is better by itself.
+    Different,
+    /// No difference was shown; that is not a proof that there is none.
+    NotShown,
+    /// There is no test for it.
+    NotTested,
+}
+
+impl Verdict {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::Worse => "worse",
+            Self::Different => "different",
+            Self::NotShown => "no difference shown",
+            Self::NotTested => "not tested",
+        }
+    }
+}
+
+/// Two models side by side, metric by metric.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    provenance: Provenance,
+    rows: Vec<MetricRow>,
+}
+
+/// A family of tests errs at most so often.
+const LEVEL: f64 = 0.05;
 
 impl Comparison {
-    /// A comparison without rows yet.
-    pub fn new(provenance: Provenance) -> Self {
-        Self { provenance, rows: vec![] }
+    /// A comparison without rows yet: on which data, of which two models. `beta` is that of the second one's training.
+    ///
+    /// # Errors
+    /// Weights that cannot be hashed.
+    pub fn new(
+        data: &Dataset,
+        tokenizer: &Tokenizer,
+        first: (&str, &Gpt),
+        second: (&str, &Gpt),
+        (seed, beta): (u64, f64),
+    ) -> Result<Self> {
+        let id =
+            |(name, model): (&str, &Gpt)| -> Result<ModelId> { Ok(ModelId { name: name.into(), hash: model.hash()? }) };
+        let provenance = Provenance {
+            data: data.name.clone(),
+            data_hash: data.hash(),
+            tokenizer_hash: tokenizer.hash(),
+            models: [id(first)?, id(second)?],
+            seed,
+            beta,
+        };
+        Ok(Self { provenance, rows: vec![] })
     }
 
-    /// Adds a metric of both models.
-    pub fn add(&mut self, metric: &str, better: Better, sft: &Estimate, dpo: &Estimate) {
-        self.rows.push(MetricRow { metric: metric.into(), better, sft: sft.clone(), dpo: dpo.clone(), p_value: None });
+    /// What it rests on.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
     }
 
-    /// Adds a metric of both models with the p-value of a paired test.
-    pub fn add_tested(&mut self, metric: &str, better: Better, sft: &Estimate, dpo: &Estimate, p_value: f64) {
-        self.add(metric, better, sft, dpo);
-        self.rows.last_mut().expect("a row was just added").p_value = Some(p_value);
+    /// The metrics so far.
+    pub fn rows(&self) -> &[MetricRow] {
+        &self.rows
+    }
+
+    /// Adds a metric of both models, measured on the same cases.
+    ///
+    /// # Errors
+    /// As [`Measure::compare`].
+    pub fn add(&mut self, first: &Measure, second: &Measure) -> Result<()> {
+        let difference = first.compare(second)?;
+        self.rows.push(MetricRow {
+            metric: first.name().into(),
+            better: first.better,
+            instrument: first.instrument.clone(),
+            first: Some(first.estimate().clone()),
+            second: second.estimate().clone(),
+            difference,
+            seed: first.seed,
+        });
+        Ok(())
+    }
+
+    /// Adds all figures of both models' reports.
+    ///
+    /// # Errors
+    /// As [`Measure::compare`].
+    pub fn add_all(&mut self, first: &impl Metrics, second: &impl Metrics) -> Result<()> {
+        first.measures().into_iter().zip(second.measures()).try_for_each(|(a, b)| self.add(a, b))
+    }
+
+    /// Adds a figure about both models, such as the second one's win rate over the first.
+    pub fn add_joint(&mut self, measure: &Measure) {
+        let difference = measure.against_chance().unwrap_or_else(|| Difference::untested(Estimate::not_enough_data(0)));
+        self.rows.push(MetricRow {
+            metric: measure.name().into(),
+            better: measure.better,
+            instrument: measure.instrument.clone(),
+            first: None,
+            second: measure.estimate().clone(),
+            difference,
+            seed: measure.seed,
+        });
+    }
+
+    /// The p-values, corrected for the number of tests in this table by Holm's method; `None` where there is no test.
+    pub fn corrected(&self) -> Vec<Option<f64>> {
+        let p: Vec<f64> = self.rows.iter().filter_map(|r| r.difference.p_value).collect();
+        let mut corrected = holm(&p).into_iter();
+        self.rows.iter().map(|r| r.difference.p_value.and_then(|_| corrected.next())).collect()
+    }
+
+    /// What each row lets one say, row by row, at 5% for the whole table.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        let of = |(row, p): (&MetricRow, Option<f64>)| match (p, row.better) {
+            (None, _) => Verdict::NotTested,
+            (Some(p), _) if p >= LEVEL => Verdict::NotShown,
+            (_, Better::Neither) => Verdict::Different,
+            (_, better) => match (row.rises(), better) {
+                (true, Better::Higher) | (false, Better::Lower) => Verdict::Better,
+                _ => Verdict::Worse,
+            },
+        };
+        self.rows.iter().zip(self.corrected()).map(of).collect()
     }
 
     /// The table for reading.
@@ -91,113 +208,107 @@ impl Comparison {
     pub fn table(&self) -> Result<Table> {
         let text = |f: &dyn Fn(&MetricRow) -> String| self.rows.iter().map(f).collect::<Vec<_>>();
         let p = &self.provenance;
+        let [first, second] = &p.models;
+        let corrected = self.corrected();
+        let tests = corrected.iter().flatten().count();
+        let mut instruments: Vec<String> = self.rows.iter().filter_map(|r| r.instrument.text()).collect();
+        instruments.dedup();
+        instruments.sort();
+        instruments.dedup();
         let note = format!(
-            "95% intervals. Data: {} ({}), seed {}, β = {}. Toxicity classifier: {}. A difference whose intervals overlap may still be real, and one that is real may be small; p is an exact McNemar test on the same prompts.",
-            p.data, p.data_hash, p.seed, p.beta, p.classifier
+            "95% intervals over prompts. Data: {} ({}), seed {}, β = {}. p: paired tests on the same prompts, corrected for {tests} tests by Holm's method; \"{}\" is said of {} where it is below 0.05. {}",
+            p.data,
+            p.data_hash,
+            p.seed,
+            p.beta,
+            Verdict::Better.words(),
+            second.name,
+            instruments.join(" ")
         );
         let table = Table::new(
-            "SFT and DPO on held-out prompts",
+            format!("{} and {} on held-out prompts", first.name, second.name),
             vec![
                 Column::text("metric", text(&|r| r.metric.clone())),
+                Column::text("good", text(&|r| r.better.arrow().into())),
+                Column::text(first.name.clone(), text(&|r| r.first.as_ref().map_or("–".into(), figure))),
+                Column::text(second.name.clone(), text(&|r| figure(&r.second))),
                 Column::text(
-                    "better",
-                    text(&|r| match r.better {
-                        Better::Higher => "higher".into(),
-                        Better::Lower => "lower".into(),
-                        Better::Neither => "".into(),
-                    }),
+                    "difference [95%]",
+                    text(&|r| if r.first.is_some() { figure(&r.difference.estimate) } else { "–".into() }),
                 ),
-                Column::text("SFT", text(&|r| figure(&r.sft))),
-                Column::text("DPO", text(&|r| figure(&r.dpo))),
-                Column::text(
-                    "n",
-                    text(&|r| {
-                        if r.sft.n == r.dpo.n { r.dpo.n.to_string() } else { format!("{} / {}", r.sft.n, r.dpo.n) }
-                    }),
-                ),
-                Column::text(
-                    "p",
-                    text(&|r| {
-                        r.p_value.map_or("–".into(), |p| if p < 1e-4 { "< 0.0001".into() } else { format!("{p:.4}") })
-                    }),
-                ),
+                Column::text("n", text(&|r| r.second.n.to_string())),
+                Column::text("p", corrected.iter().map(|p| p.map_or("–".into(), p_text)).collect()),
+                Column::text(format!("{} is", second.name), self.verdicts().iter().map(|v| v.words().into()).collect()),
             ],
         )?;
         Ok(table.with_note(note))
     }
+}
 
-    /// Writes `model_comparison.csv`: one row for each metric, with full precision and intervals.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
-        let number = |f: &dyn Fn(&MetricRow) -> f64| self.rows.iter().map(f).collect::<Vec<_>>();
-        let text = |f: &dyn Fn(&MetricRow) -> String| self.rows.iter().map(f).collect::<Vec<_>>();
-        Table::new(
-            "",
-            vec![
-                Column::text("metric", text(&|r| r.metric.clone())),
-                Column::text("better", text(&|r| format!("{:?}", r.better).to_lowercase())),
-                Column::float("sft", 4, number(&|r| r.sft.value)),
-                Column::float("sft_low", 4, number(&|r| r.sft.low)),
-                Column::float("sft_high", 4, number(&|r| r.sft.high)),
-                Column::int("sft_n", self.rows.iter().map(|r| r.sft.n as i64).collect()),
-                Column::float("dpo", 4, number(&|r| r.dpo.value)),
-                Column::float("dpo_low", 4, number(&|r| r.dpo.low)),
-                Column::float("dpo_high", 4, number(&|r| r.dpo.high)),
-                Column::int("dpo_n", self.rows.iter().map(|r| r.dpo.n as i64).collect()),
-                Column::text("interval", text(&|r| r.dpo.method.to_string())),
-                Column::float("mcnemar_p", 6, number(&|r| r.p_value.unwrap_or(f64::NAN))),
-            ],
-        )?
-        .write_csv(path)
-    }
-
-    /// Writes `results_summary.json`: provenance, metrics, and whatever settings the caller adds.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn write_summary(&self, path: impl AsRef<Path>, settings: &Settings) -> Result<()> {
-        let summary = json!({ "provenance": self.provenance, "settings": settings.0, "metrics": self.rows });
-        files::write_atomic(path.as_ref(), format!("{summary:#}\n").as_bytes())
+impl MetricRow {
+    /// Whether the second model's figure is the higher one.
+    pub fn rises(&self) -> bool {
+        self.second.value > self.first.as_ref().map_or(0.5, |e| e.value)
     }
 }
 
-/// Settings of a run for the summary, name by name.
-#[derive(Debug, Clone)]
-pub struct Settings(Value);
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self(json!({}))
+impl Better {
+    /// An arrow that points the good way.
+    pub fn arrow(self) -> &'static str {
+        match self {
+            Self::Higher => "↑",
+            Self::Lower => "↓",
+            Self::Neither => "",
+        }
     }
 }
 
-impl Settings {
-    /// The same settings with one more: a number, a text, or any other plain value.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
-        self.0[name] = serde_json::to_value(value).unwrap_or(Value::Null);
-        self
+impl Instrument {
+    /// For the note under a table; none where a formula is all there is.
+    pub fn text(&self) -> Option<String> {
+        Some(match self {
+            Self::Formula => return None,
+            Self::Classifier(name) => format!("Classifier: {name}."),
+            Self::Judge(name) => format!("Judge: {name}."),
+            Self::Rule(name) => format!("Rule: {name}."),
+            Self::LanguageModel(name) => format!("Language model: {name}."),
+        })
     }
 }
 
-fn figure(e: &Estimate) -> String {
-    if e.value.is_nan() {
-        "not enough data".into()
-    } else if e.method == "by definition" {
-        format!("{:.3} by definition", e.value)
+/// A p-value as text.
+pub fn p_text(p: f64) -> String {
+    if p < 1e-4 { "< 0.0001".into() } else { format!("{p:.4}") }
+}
+
+/// A figure and its interval as a cell of a table.
+pub fn figure(e: &Estimate) -> String {
+    if !e.is_known() {
+        return if e.n == 0 { "not enough data".into() } else { format!("not enough data (n = {})", e.n) };
+    }
+    // Small figures need more digits than large ones.
+    let digits = if e.value.abs() >= 100.0 {
+        1
+    } else if e.value.abs() >= 10.0 {
+        2
     } else {
-        format!("{:.3} [{:.3}, {:.3}]", e.value, e.low, e.high)
+        3
+    };
+    if e.method == "by definition" {
+        format!("{:.digits$} by definition", e.value)
+    } else {
+        format!(
+            "{:.digits$} [{:.digits$}, {:.digits$}]",
+            plain(e.value, digits),
+            plain(e.low, digits),
+            plain(e.high, digits)
+        )
     }
 }
 
-/// Several figures of one model that belong together.
-pub trait Metrics {
-    /// A title for tables, with whatever a reader must know of how it was measured.
-    fn title(&self) -> String;
-    /// The figures by name, in the order in which they are shown.
-    fn estimates(&self) -> Vec<(&'static str, &Estimate)>;
+/// Not "-0.000".
+fn plain(x: f64, digits: usize) -> f64 {
+    if x.abs() < 0.5 * 10f64.powi(-(digits as i32)) { 0.0 } else { x }
 }
 
 /// The figures of one model.
@@ -205,24 +316,42 @@ pub trait Metrics {
 /// # Errors
 /// A failure of the table library.
 pub fn metrics_table(metrics: &impl Metrics) -> Result<Table> {
-    estimates_table(metrics.title(), &["value [95% interval]"], &[metrics.estimates()])
+    let rows = metrics.measures();
+    let of = |f: &dyn Fn(&Measure) -> String| rows.iter().map(|m| f(m)).collect::<Vec<_>>();
+    Table::new(
+        metrics.title(),
+        vec![
+            Column::text("metric", of(&|m| m.name().into())),
+            Column::text("value [95% interval]", of(&|m| figure(m.estimate()))),
+            Column::int("n", rows.iter().map(|m| m.estimate().n as i64).collect()),
+            Column::text("interval", of(&|m| m.estimate().method.into())),
+        ],
+    )
 }
 
-/// The same figures of both models side by side.
+/// The same figures of both models side by side, with their difference on the same cases.
 ///
 /// # Errors
-/// A failure of the table library.
-pub fn before_after(sft: &impl Metrics, dpo: &impl Metrics) -> Result<Table> {
-    estimates_table(dpo.title(), &["SFT [95% interval]", "DPO [95% interval]"], &[sft.estimates(), dpo.estimates()])
-}
-
-fn estimates_table(title: String, names: &[&str], models: &[Vec<(&'static str, &Estimate)>]) -> Result<Table> {
-    let last = models.last().expect("a table of at least one model");
-    let mut columns = vec![Column::text("metric", last.iter().map(|r| r.0.to_string()).collect())];
-    columns.extend(
-        names.iter().zip(models).map(|(name, rows)| Column::text(*name, rows.iter().map(|r| figure(r.1)).collect())),
-    );
-    columns.push(Column::int("n", last.iter().map(|r| r.1.n as i64).collect()));
-    columns.push(Column::text("interval", last.iter().map(|r| r.1.method.to_string()).collect()));
-    Table::new(title, columns)
+/// As [`Measure::compare`].
+pub fn before_after(first: &impl Metrics, second: &impl Metrics) -> Result<Table> {
+    let (a, b) = (first.measures(), second.measures());
+    let compared = a.iter().zip(&b).map(|(a, b)| a.compare(b)).collect::<Result<Vec<_>>>()?;
+    let of = |rows: &[&Measure]| rows.iter().map(|m| figure(m.estimate())).collect::<Vec<_>>();
+    let table = Table::new(
+        second.title(),
+        vec![
+            Column::text("metric", b.iter().map(|m| m.name().into()).collect()),
+            Column::text("SFT [95% interval]", of(&a)),
+            Column::text("DPO [95% interval]", of(&b)),
+            Column::text("difference [95% interval]", compared.iter().map(|d| figure(&d.estimate)).collect()),
+            Column::int("n", b.iter().map(|m| m.estimate().n as i64).collect()),
+            Column::text("interval", b.iter().map(|m| m.estimate().method.into()).collect()),
+        ],
+    )?;
+    let ratio = b.iter().any(|m| m.is_perplexity());
+    Ok(if ratio {
+        table.with_note("For a perplexity the difference is the ratio DPO / SFT: 1 is none.")
+    } else {
+        table
+    })
 }

@@ -57,6 +57,24 @@ impl Preference {
     }
 }
 
+/// The most frequent of several judgements of one pair, a tie where there is none, and `None` without a judgement.
+///
+/// # Example
+/// ```
+/// use hhalign::eval::judgements::{Preference::{A, B, Tie}, plurality};
+/// assert_eq!([plurality(&[A, A, B]), plurality(&[A, B]), plurality(&[])], [Some(A), Some(Tie), None]);
+/// ```
+pub fn plurality(judgements: &[Preference]) -> Option<Preference> {
+    let count = |wanted: Preference| judgements.iter().filter(|p| **p == wanted).count();
+    let [a, b, tie] = [Preference::A, Preference::B, Preference::Tie].map(count);
+    Some(match judgements {
+        [] => return None,
+        _ if a > b.max(tie) => Preference::A,
+        _ if b > a.max(tie) => Preference::B,
+        _ => Preference::Tie,
+    })
+}
+
 /// Judgements of one annotator by the id of the pair.
 pub type Judgements = BTreeMap<String, Preference>;
 

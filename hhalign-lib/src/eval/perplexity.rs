@@ -1,9 +1,7 @@
 //! Perplexity of held-out replies: how surprised the model is by what people wrote.
 
-use serde::Serialize;
-
 use super::comparison::Metrics;
-use super::stats::{Estimate, bootstrap, bootstrap_mean};
+use super::measure::{Better, Cases, Measure};
 use crate::batch::{Side, TokenizedPairs};
 use crate::data::Pair;
 use crate::error::Result;
@@ -12,14 +10,14 @@ use crate::model::Gpt;
 use crate::score;
 
 /// Perplexity on one side of the held-out pairs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Perplexity {
     /// exp(Σ NLL / Σ tokens): long replies weigh more.
-    pub token_weighted: Estimate,
+    pub token_weighted: Measure,
     /// Mean over replies of exp(NLL / tokens): every reply weighs the same.
-    pub per_example: Estimate,
+    pub per_example: Measure,
     /// Σ NLL / (ln 2 · bytes) over replies that were not cut: comparable between tokenizers.
-    pub bits_per_byte: Estimate,
+    pub bits_per_byte: Measure,
     /// Reply tokens scored.
     pub tokens: usize,
 }
@@ -29,40 +27,47 @@ impl Metrics for Perplexity {
         format!("Perplexity, {} reply tokens", crate::table::grouped(self.tokens as i64))
     }
 
-    fn estimates(&self) -> Vec<(&'static str, &Estimate)> {
-        vec![
-            ("token-weighted", &self.token_weighted),
-            ("mean over replies", &self.per_example),
-            ("bits per byte", &self.bits_per_byte),
-        ]
+    fn measures(&self) -> Vec<&Measure> {
+        vec![&self.token_weighted, &self.per_example, &self.bits_per_byte]
     }
 }
 
 /// Perplexity of `model` on one side of `pairs`, reply tokens only; the end of text counts as a token.
 ///
-/// Intervals are bootstrapped over replies. `texts` are the pairs that `pairs` was tokenised from.
+/// Intervals are over replies. `texts` are the pairs that `pairs` was tokenised from.
 ///
 /// # Errors
 /// The pairs do not fit the model.
 pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Side, seed: u64) -> Result<Perplexity> {
     let logps = score::score_replies(model, pairs, &[side], &Compute::default())?.remove(0);
     let nll: Vec<f64> = logps.into_iter().map(|logp| -f64::from(logp)).collect();
-    let tokens: Vec<usize> = pairs.pairs.iter().map(|p| p.reply(side).len()).collect();
-    let bytes: Vec<usize> =
-        texts.iter().map(|p| if side == Side::Chosen { p.chosen.len() } else { p.rejected.len() }).collect();
-    let ratio = |rows: &[usize], below: &[usize]| {
-        rows.iter().map(|&i| nll[i]).sum::<f64>() / rows.iter().map(|&i| below[i] as f64).sum::<f64>()
+    let tokens: Vec<f64> = pairs.pairs.iter().map(|p| p.reply(side).len() as f64).collect();
+    let bits = |p: &Pair| {
+        let text = if side == Side::Chosen { &p.chosen } else { &p.rejected };
+        text.len() as f64 * std::f64::consts::LN_2
     };
     // A cut reply has bytes that were not scored; it stays out of the figure per byte.
     let whole: Vec<usize> = (0..pairs.len()).filter(|&i| pairs.is_whole(i, side)).collect();
-    let each: Vec<f64> = nll.iter().zip(&tokens).map(|(l, &t)| (l / t as f64).exp()).collect();
+    let (names, better) = match side {
+        Side::Chosen => (
+            ["perplexity of chosen replies", "  mean over chosen replies", "  bits per byte of chosen replies"],
+            Better::Lower,
+        ),
+        Side::Rejected => (
+            ["perplexity of rejected replies", "  mean over rejected replies", "  bits per byte of rejected replies"],
+            Better::Neither,
+        ),
+    };
+    let ratio = |name, above: Vec<f64>, below: Vec<f64>, exp| {
+        Measure::plain(name, better, Cases::Ratio { above, below, exp }, seed)
+    };
+    let n_tokens = tokens.iter().sum::<f64>() as usize;
+    let each: Vec<f64> = nll.iter().zip(&tokens).map(|(l, t)| (l / t).exp()).collect();
+    let of_whole = |values: &dyn Fn(usize) -> f64| whole.iter().map(|&i| values(i)).collect();
     Ok(Perplexity {
-        token_weighted: bootstrap(nll.len(), seed, |rows| ratio(rows, &tokens).exp()),
-        per_example: bootstrap_mean(&each, seed),
-        bits_per_byte: bootstrap(whole.len(), seed, |rows| {
-            let rows: Vec<usize> = rows.iter().map(|&r| whole[r]).collect();
-            ratio(&rows, &bytes) / std::f64::consts::LN_2
-        }),
-        tokens: tokens.iter().sum(),
+        bits_per_byte: ratio(names[2], of_whole(&|i| nll[i]), of_whole(&|i| bits(&texts[i])), false),
+        per_example: Measure::plain(names[1], better, Cases::Mean(each), seed),
+        token_weighted: ratio(names[0], nll, tokens, true),
+        tokens: n_tokens,
     })
 }

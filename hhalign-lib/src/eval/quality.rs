@@ -1,29 +1,28 @@
 //! Response quality without a judge: variety, repetition, length, and whether replies end.
 
-use std::collections::HashSet;
-
-use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 
 use super::comparison::Metrics;
-use super::stats::{Estimate, bootstrap_mean, wilson};
+use super::measure::{Better, Cases, Instrument, Measure};
 use crate::data::Pair;
+use crate::rng::sha256_hex;
 use crate::sample::Reply;
 
 /// Counts over the drawn replies of one model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Quality {
     /// Words in a reply, mean.
-    pub words: Estimate,
+    pub words: Measure,
     /// Different words over all words of all replies.
-    pub distinct_1: Estimate,
+    pub distinct_1: Measure,
     /// Different pairs of neighbouring words over all such pairs.
-    pub distinct_2: Estimate,
+    pub distinct_2: Measure,
     /// Share of a reply's 4-grams that it has already used, mean over replies.
-    pub repetition_4: Estimate,
+    pub repetition_4: Measure,
     /// Share of replies that ended by themselves.
-    pub ended: Estimate,
+    pub ended: Measure,
     /// Share of replies with no word in them.
-    pub empty: Estimate,
+    pub empty: Measure,
 }
 
 impl Metrics for Quality {
@@ -31,15 +30,8 @@ impl Metrics for Quality {
         "Quality of the replies".into()
     }
 
-    fn estimates(&self) -> Vec<(&'static str, &Estimate)> {
-        vec![
-            ("words in a reply", &self.words),
-            ("distinct-1", &self.distinct_1),
-            ("distinct-2", &self.distinct_2),
-            ("repeated 4-grams", &self.repetition_4),
-            ("ended by itself", &self.ended),
-            ("empty", &self.empty),
-        ]
+    fn measures(&self) -> Vec<&Measure> {
+        vec![&self.words, &self.distinct_1, &self.distinct_2, &self.repetition_4, &self.ended, &self.empty]
     }
 }
 
@@ -94,63 +86,47 @@ pub fn repetition(text: &str, n: usize) -> f64 {
 /// use hhalign::{data::Dataset, eval::quality::novel_words, sample::Reply};
 /// let pairs = Dataset::embedded(0, 50)?.pairs;
 /// let reply = Reply { text: "xyzzy".into(), ids: vec![], ended: true };
-/// assert_eq!(novel_words(&[reply], &pairs).value, 1.0);
+/// assert_eq!(novel_words(&[reply], &pairs, 0).value(), 1.0);
 /// # Ok::<(), hhalign::error::Error>(())
 /// ```
-pub fn novel_words(replies: &[Reply], training: &[Pair]) -> Estimate {
+pub fn novel_words(replies: &[Reply], training: &[Pair], seed: u64) -> Measure {
     let split = |text: &str| -> Vec<String> {
         text.split(|c: char| !c.is_alphabetic()).filter(|w| w.chars().count() >= 3).map(str::to_lowercase).collect()
     };
     let known: HashSet<String> =
         training.iter().flat_map(|p| [&p.prompt, &p.chosen, &p.rejected]).flat_map(|t| split(t)).collect();
-    let novel = replies.iter().filter(|r| split(&r.text).iter().any(|w| !known.contains(w))).count();
-    wilson(novel as f64, replies.len())
+    let mut words: Vec<&str> = known.iter().map(String::as_str).collect();
+    words.sort_unstable();
+    let hash = sha256_hex(words.iter().map(|w| w.as_bytes()), 8);
+    let rule = format!("{} words of the training texts, sha256 {hash}", words.len());
+    let novel = replies.iter().map(|r| split(&r.text).iter().any(|w| !known.contains(w))).collect();
+    Measure::new("replies with a made-up word", Better::Lower, Instrument::Rule(rule), Cases::Share(novel), seed)
 }
 
-/// All of [`Quality`] for the replies of one model. Intervals are bootstrapped over replies; those of distinct-n are for
-/// the same number of replies, since the figure falls as there are more.
+/// The n-grams of each text as numbers.
+fn numbered(texts: &[Vec<String>], n: usize) -> Vec<Vec<u32>> {
+    let mut numbers: HashMap<&[String], u32> = HashMap::new();
+    let mut number = |gram| {
+        let next = numbers.len() as u32;
+        *numbers.entry(gram).or_insert(next)
+    };
+    texts.iter().map(|text| text.windows(n).map(&mut number).collect()).collect()
+}
+
+/// All of [`Quality`] for the replies of one model. Intervals are over replies; those of distinct-n are for the same number of
+/// replies, since the figure falls as there are more.
 pub fn quality(replies: &[Reply], seed: u64) -> Quality {
     let tokens: Vec<Vec<String>> = replies.iter().map(|r| words(&r.text)).collect();
-    let counts: Vec<f64> = tokens.iter().map(|t| t.len() as f64).collect();
-    let repeated: Vec<f64> = replies.iter().map(|r| repetition(&r.text, 4)).collect();
-    let share = |hits: usize| wilson(hits as f64, replies.len());
+    let of = |name, better, cases| Measure::plain(name, better, cases, seed);
+    let share = |holds: &dyn Fn(usize) -> bool| Cases::Share((0..replies.len()).map(holds).collect());
+    let counts = tokens.iter().map(|t| t.len() as f64).collect();
+    let repeated = replies.iter().map(|r| repetition(&r.text, 4)).collect();
     Quality {
-        words: bootstrap_mean(&counts, seed),
-        distinct_1: subsampled_distinct(&tokens, 1, seed),
-        distinct_2: subsampled_distinct(&tokens, 2, seed),
-        repetition_4: bootstrap_mean(&repeated, seed),
-        ended: share(replies.iter().filter(|r| r.ended).count()),
-        empty: share(tokens.iter().filter(|t| t.is_empty()).count()),
-    }
-}
-
-/// distinct-n with an interval.
-///
-/// A plain bootstrap would be biased: a resample repeats replies and so repeats n-grams. Halves drawn without
-/// replacement do not; half of n cases so drawn varies about as n fresh cases do, relative to its level.
-/// Source: delete-d jackknife with d = n/2, Efron and Tibshirani 1993, chapter 11.
-fn subsampled_distinct(tokens: &[Vec<String>], n: usize, seed: u64) -> Estimate {
-    use rand::seq::SliceRandom;
-    if tokens.len() < 4 {
-        return Estimate::not_enough_data(tokens.len());
-    }
-    let value = distinct_of(tokens.iter(), n);
-    let mut rng = crate::rng::stream(seed, "halves", &[n as u64]);
-    let mut order: Vec<usize> = (0..tokens.len()).collect();
-    let halves: Vec<f64> = (0..200)
-        .map(|_| {
-            order.shuffle(&mut rng);
-            distinct_of(order[..tokens.len() / 2].iter().map(|&i| &tokens[i]), n)
-        })
-        .collect();
-    let mean = halves.iter().sum::<f64>() / halves.len() as f64;
-    let deviation = (halves.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / (halves.len() - 1) as f64).sqrt();
-    let half_width = 1.96 * deviation * value / mean.max(1e-12);
-    Estimate {
-        value,
-        low: (value - half_width).max(0.0),
-        high: (value + half_width).min(1.0),
-        n: tokens.len(),
-        method: "half-sampling",
+        words: of("words in a reply", Better::Neither, Cases::Mean(counts)),
+        repetition_4: of("repeated 4-grams", Better::Lower, Cases::Mean(repeated)),
+        ended: of("replies that end by themselves", Better::Higher, share(&|i| replies[i].ended)),
+        empty: of("replies without a word", Better::Lower, share(&|i| tokens[i].is_empty())),
+        distinct_1: of("distinct-1", Better::Neither, Cases::Distinct(numbered(&tokens, 1))),
+        distinct_2: of("distinct-2", Better::Neither, Cases::Distinct(numbered(&tokens, 2))),
     }
 }

@@ -35,6 +35,11 @@ impl ToxicityScores {
         self.0[0]
     }
 
+    /// All six probabilities, in the order of [`LABELS`].
+    pub fn probabilities(&self) -> [f32; 6] {
+        self.0
+    }
+
     /// The highest of the six probabilities.
     pub fn max(&self) -> f32 {
         self.0.iter().copied().fold(0.0, f32::max)

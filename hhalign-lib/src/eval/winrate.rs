@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::annotation::{HELPFULNESS, KEY, PAIRWISE, read_columns};
-use super::judgements::{Preference, read_judgements};
-use super::stats::{Estimate, bootstrap_mean, wilson};
+use super::judgements::{Preference, plurality, read_judgements};
+use super::measure::{Better, Cases, Instrument, Measure};
 use crate::error::{Error, Result};
+use crate::stats::{Estimate, bootstrap_mean};
 
 /// How often one model's reply was preferred.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone)]
 pub struct WinRate {
     /// The model whose wins are counted.
     pub model: String,
@@ -25,8 +24,8 @@ pub struct WinRate {
     pub open: usize,
     /// People who have judged at least one pair.
     pub annotators: usize,
-    /// (wins + ties / 2) / judged, with its Wilson interval.
-    pub rate: Estimate,
+    /// (wins + ties / 2) / judged, with its interval.
+    pub rate: Measure,
 }
 
 /// Reads all judgements back and counts the wins of `model`: of several annotators' judgements of one pair the most
@@ -50,24 +49,24 @@ pub fn read_preferences(folder: &Path, model: &str) -> Result<WinRate> {
                 .at(format!("{}, row {}", folder.join(PAIRWISE).display(), row + 2))
         })?;
         let of_pair: Vec<Preference> = judged.values().filter_map(|of| of.get(&cells[0]).copied()).collect();
-        let count = |wanted: Preference| of_pair.iter().filter(|p| **p == wanted).count();
-        let [for_a, for_b, for_neither] = [Preference::A, Preference::B, Preference::Tie].map(count);
-        let preferred = if of_pair.is_empty() {
-            open += 1;
-            continue;
-        } else if for_a > for_b.max(for_neither) {
-            a
-        } else if for_b > for_a.max(for_neither) {
-            b
-        } else {
-            ties += 1;
-            continue;
+        let preferred = match plurality(&of_pair) {
+            Some(Preference::A) => a,
+            Some(Preference::B) => b,
+            Some(Preference::Tie) => {
+                ties += 1;
+                continue;
+            }
+            None => {
+                open += 1;
+                continue;
+            }
         };
         if preferred == model { wins += 1 } else { losses += 1 }
     }
-    let n = wins + losses + ties;
-    let rate = if n == 0 { Estimate::not_enough_data(0) } else { wilson(wins as f64 + ties as f64 / 2.0, n) };
     let annotators = judged.values().filter(|of| !of.is_empty()).count();
+    let judges = Instrument::Judge(format!("{annotators} annotators, blind, each pair in one order"));
+    let cases = Cases::Won { wins, ties, losses };
+    let rate = Measure::new(&format!("human win rate of {model}"), Better::Higher, judges, cases, 0);
     Ok(WinRate { model: model.into(), wins, losses, ties, open, annotators, rate })
 }
 

@@ -8,8 +8,8 @@ use super::Check;
 use crate::error::Result;
 use crate::eval::annotation::{PAIRWISE, read_columns};
 use crate::eval::judgements::{Preference, judge};
-use crate::eval::stats::wilson;
 use crate::rng::stream;
+use crate::stats::wilson;
 
 /// Fills a folder's file of `simulated-NAME` by lot, and returns how many pairs it judged. No person is behind it, and it
 /// reads no reply: it is there to show what figures of agreement do, and says nothing about any model.

@@ -6,7 +6,7 @@ pub mod losses;
 pub mod pitfalls;
 
 use crate::error::Result;
-use crate::eval::stats::wilson;
+use crate::stats::wilson;
 use crate::table::{Column, Table};
 
 /// What a check found.

@@ -4,9 +4,9 @@ use super::dpo_sources;
 use super::{Pausable, Run, runs_folder, start};
 use crate::batch::TokenizedPairs;
 use crate::error::{Error, Result};
-use crate::eval::stats::wilson;
 use crate::model::Gpt;
 use crate::plot::{Figure, Panel};
+use crate::stats::wilson;
 use crate::table::{Column, Table};
 use crate::train::{Dpo, Recipe};
 

@@ -72,9 +72,9 @@ pub fn reward_margins(rewards: &Rewards) -> Figure {
 }
 
 /// Toxicity scores of the replies of two models: `toxicity_distribution.png`.
-pub fn toxicity_distribution(classifier: &str, sft: &[ToxicityScores], dpo: &[ToxicityScores]) -> Figure {
-    let scores = |s: &[ToxicityScores]| s.iter().map(|t| f64::from(t.toxic())).collect::<Vec<_>>();
-    let sorted = |s: &[ToxicityScores]| {
+pub fn toxicity_distribution(classifier: &str, sft: &[Vec<ToxicityScores>], dpo: &[Vec<ToxicityScores>]) -> Figure {
+    let scores = |s: &[Vec<ToxicityScores>]| s.iter().flatten().map(|t| f64::from(t.toxic())).collect::<Vec<_>>();
+    let sorted = |s: &[Vec<ToxicityScores>]| {
         let mut values = scores(s);
         values.sort_by(f64::total_cmp);
         let n = values.len().max(1) as f64;

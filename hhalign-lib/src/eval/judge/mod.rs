@@ -1,5 +1,11 @@
 //! Judges of replies behind one trait: people, a reward model, a chat model.
 
+mod panel;
+mod people;
+
+pub use panel::{HeadToHead, head_to_head};
+pub use people::People;
+
 use super::judgements::Preference;
 use crate::error::Result;
 

@@ -1,0 +1,170 @@
+//! Two models before a judge: every pair of replies in both orders.
+
+use super::{Judge, Question};
+use crate::error::{Error, Result};
+use crate::eval::comparison::Metrics;
+use crate::eval::judgements::Preference;
+use crate::eval::measure::{Better, Cases, Instrument, Measure};
+use crate::sample::Reply;
+use crate::stats::{Estimate, adjusted_rate};
+use crate::table::{Column, Table};
+
+/// What a judge made of the replies of two models.
+#[derive(Debug, Clone)]
+pub struct HeadToHead {
+    /// The first model, whose wins are losses here.
+    pub first: String,
+    /// The second model, whose wins are counted.
+    pub second: String,
+    /// Who judged.
+    pub judge: String,
+    /// Outcome of each pair: 1 the second model won, 0 the first, 1/2 a tie; `None` where it was not judged.
+    pub outcomes: Vec<Option<f64>>,
+    /// Pairs that were judged in both orders.
+    pub both_orders: usize,
+    /// Pairs judged in both orders where the judge preferred one reply, and the other once the sides were exchanged.
+    pub flips: usize,
+    /// (wins + ties / 2) / judged.
+    pub rate: Measure,
+    /// The rate at equal lengths.
+    pub length_controlled: Estimate,
+    /// Mean length of the second model's replies minus that of the first's, in words, over the judged pairs.
+    pub extra_words: f64,
+}
+
+/// Lets a judge compare two models' replies to the same prompts, each pair in both orders.
+///
+/// A model wins a pair if both orders say so; orders that disagree make a tie. Where the judge saw one order only, as
+/// people do, that one counts. A tie counts one half.
+///
+/// # Errors
+/// Another number of replies than of prompts, or a judge that cannot be asked.
+///
+/// # Source
+/// Both orders: Zheng et al. 2023, arXiv 2306.05685, section 3.4. Equal lengths: [`adjusted_rate`].
+///
+/// # Example
+/// ```
+/// use hhalign::{error::Result, eval::judge::{Judge, Question, head_to_head}, eval::judgements::Preference, sample::Reply};
+/// struct Longer;
+/// impl Judge for Longer {
+///     fn identity(&self) -> String { "the longer reply".into() }
+///     fn judge(&self, questions: &[Question<'_>]) -> Result<Vec<Option<Preference>>> {
+///         Ok(questions.iter().map(|q| Some(if q.a.len() > q.b.len() { Preference::A } else { Preference::B })).collect())
+///     }
+/// }
+/// let prompts = vec!["\n\nHuman: Hi\n\nAssistant:".to_string(); 10];
+/// let (short, long) = (vec![Reply::from_text(" Hi"); 10], vec![Reply::from_text(" Hello there"); 10]);
+/// let result = head_to_head(&Longer, &prompts, ("short", &short), ("long", &long), 0)?;
+/// assert_eq!((result.rate.value(), result.flips, result.both_orders), (1.0, 0, 10));
+/// # Ok::<(), hhalign::error::Error>(())
+/// ```
+pub fn head_to_head(
+    judge: &dyn Judge,
+    prompts: &[String],
+    first: (&str, &[Reply]),
+    second: (&str, &[Reply]),
+    seed: u64,
+) -> Result<HeadToHead> {
+    if prompts.len() != first.1.len() || prompts.len() != second.1.len() {
+        let got = format!("{} prompts, {} and {} replies", prompts.len(), first.1.len(), second.1.len());
+        return Err(Error::new(
+            "one reply of each model to each prompt is needed",
+            got,
+            "sample replies to the same prompts",
+        ));
+    }
+    let question =
+        |i: usize, a: &'_ [Reply], b: &'_ [Reply]| (prompts[i].clone(), a[i].text.clone(), b[i].text.clone());
+    let texts: Vec<_> =
+        (0..prompts.len()).flat_map(|i| [question(i, first.1, second.1), question(i, second.1, first.1)]).collect();
+    let questions: Vec<Question<'_>> = texts.iter().map(|(prompt, a, b)| Question { prompt, a, b }).collect();
+    let said = judge.judge(&questions)?;
+    if said.len() != questions.len() {
+        let got = format!("{} judgements for {} questions", said.len(), questions.len());
+        return Err(Error::new("a judge must answer every question", got, "return None where nothing was judged"));
+    }
+    let score = |p: Preference, second_is_b: bool| -> f64 {
+        match (p, second_is_b) {
+            (Preference::Tie, _) => 0.5,
+            (Preference::B, true) | (Preference::A, false) => 1.0,
+            _ => 0.0,
+        }
+    };
+    let (mut outcomes, mut both_orders, mut flips) = (vec![], 0, 0);
+    for said in said.as_chunks::<2>().0 {
+        let forth = said[0].map(|p| score(p, true));
+        let back = said[1].map(|p| score(p, false));
+        outcomes.push(match (forth, back) {
+            (Some(x), Some(y)) => {
+                both_orders += 1;
+                flips += usize::from((x - y).abs() == 1.0);
+                Some(if x == y { x } else { 0.5 })
+            }
+            (one, other) => one.or(other),
+        });
+    }
+    let count = |wanted: f64| outcomes.iter().filter(|o| **o == Some(wanted)).count();
+    let cases = Cases::Won { wins: count(1.0), ties: count(0.5), losses: count(0.0) };
+    let name = format!("win rate of {} over {}", second.0, first.0);
+    let rate = Measure::new(&name, Better::Higher, Instrument::Judge(judge.identity()), cases, seed);
+    let words = |reply: &Reply| reply.text.split_whitespace().count() as f64;
+    let judged: Vec<(f64, f64)> =
+        (0..prompts.len()).filter_map(|i| Some((outcomes[i]?, words(&second.1[i]) - words(&first.1[i])))).collect();
+    let n = judged.len().max(1) as f64;
+    let spread = (judged.iter().map(|j| j.1 * j.1).sum::<f64>() / n).sqrt().max(1.0);
+    let (won, extra): (Vec<f64>, Vec<f64>) = judged.iter().map(|(o, d)| (*o, (d / spread).tanh())).unzip();
+    Ok(HeadToHead {
+        first: first.0.into(),
+        second: second.0.into(),
+        judge: judge.identity(),
+        length_controlled: adjusted_rate(&won, &extra),
+        extra_words: judged.iter().map(|j| j.1).sum::<f64>() / n,
+        outcomes,
+        both_orders,
+        flips,
+        rate,
+    })
+}
+
+impl HeadToHead {
+    /// Pairs that the second model won, that were tied, and that it lost.
+    pub fn counts(&self) -> [usize; 3] {
+        [1.0, 0.5, 0.0].map(|wanted| self.outcomes.iter().filter(|o| **o == Some(wanted)).count())
+    }
+
+    /// The result in one row.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn table(&self) -> Result<Table> {
+        let [wins, ties, losses] = self.counts();
+        let flips = match self.both_orders {
+            0 => "each pair seen in one order".into(),
+            n => format!("{} of {n}", self.flips),
+        };
+        let open = self.outcomes.iter().filter(|o| o.is_none()).count();
+        let columns = vec![
+            Column::int("wins", vec![wins as i64]),
+            Column::int("ties", vec![ties as i64]),
+            Column::int("losses", vec![losses as i64]),
+            Column::int("not judged", vec![open as i64]),
+            Column::text("win rate [95% interval]", vec![self.rate.estimate().text()]),
+            Column::text("at equal lengths", vec![self.length_controlled.text()]),
+            Column::text("flips with the order", vec![flips]),
+            Column::float("extra words", 1, vec![self.extra_words]),
+        ];
+        let note = format!("Judge: {}. A tie counts one half; orders that disagree make a tie.", self.judge);
+        Ok(Table::new(format!("{} against {}", self.second, self.first), columns)?.with_note(note))
+    }
+}
+
+impl Metrics for HeadToHead {
+    fn title(&self) -> String {
+        format!("{} against {}", self.second, self.first)
+    }
+
+    fn measures(&self) -> Vec<&Measure> {
+        vec![&self.rate]
+    }
+}

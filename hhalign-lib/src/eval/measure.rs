@@ -1,0 +1,308 @@
+//! A metric of one model, case by case, so that two models can be compared on the same cases.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::stats::{
+    Estimate, auc, auc_difference, binomial_test, bootstrap_mean, bootstrap_ratio, bootstrap_t, cohen_d_paired,
+    cohen_h, half_sampling, mcnemar, mean_of_differences, mean_of_shares, paired_share_difference, permutation_test,
+    wilson, win_rate,
+};
+
+/// Which way a metric should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// More is better.
+    Higher,
+    /// Less is better.
+    Lower,
+    /// Neither by itself.
+    Neither,
+}
+
+/// What stands between the replies and a figure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "identity", rename_all = "snake_case")]
+pub enum Instrument {
+    /// Nothing but a formula.
+    Formula,
+    /// A classifier, by name, version and hash.
+    Classifier(String),
+    /// A judge, by name, version and hash.
+    Judge(String),
+    /// A rule that reads texts, by name.
+    Rule(String),
+    /// A language model besides the two that are compared, by name and hash.
+    LanguageModel(String),
+}
+
+/// What was found, case by case, and how it is summed up.
+#[derive(Debug, Clone)]
+pub(super) enum Cases {
+    /// A share of cases.
+    Share(Vec<bool>),
+    /// A mean over cases.
+    Mean(Vec<f64>),
+    /// Σ above / Σ below, and then exp of it or not.
+    Ratio { above: Vec<f64>, below: Vec<f64>, exp: bool },
+    /// The mean of the shares of right decisions on either kind of case.
+    Balanced { right: Vec<bool>, positive: Vec<bool> },
+    /// How often a positive case scores above a negative one.
+    Area { scores: Vec<f64>, positive: Vec<bool> },
+    /// Different n-grams over all n-grams of some texts; each text holds the numbers of its n-grams.
+    Distinct(Vec<Vec<u32>>),
+    /// Won, tied and lost against something; chance is one half.
+    Won { wins: usize, ties: usize, losses: usize },
+}
+
+/// A metric of one model: its figure, its cases, and what it was measured with.
+///
+/// Only the functions that measure make one, so its figure cannot be typed in.
+#[derive(Debug, Clone)]
+pub struct Measure {
+    pub(super) name: String,
+    pub(super) better: Better,
+    pub(super) instrument: Instrument,
+    pub(super) cases: Cases,
+    pub(super) seed: u64,
+    estimate: Estimate,
+}
+
+/// How two models differ in a metric on the same cases.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Difference {
+    /// Second - first, with its interval over cases; for perplexity their ratio.
+    pub estimate: Estimate,
+    /// Probability of a difference at least so large if the models were alike; `None` where there is no test.
+    pub p_value: Option<f64>,
+    /// The test.
+    pub test: &'static str,
+    /// Size of the difference on a common scale; `None` where there is none.
+    pub effect: Option<f64>,
+    /// The scale.
+    pub effect_name: &'static str,
+}
+
+impl Difference {
+    pub(super) fn untested(estimate: Estimate) -> Self {
+        Self { estimate, p_value: None, test: "none", effect: None, effect_name: "none" }
+    }
+}
+
+impl Measure {
+    pub(super) fn new(name: &str, better: Better, instrument: Instrument, cases: Cases, seed: u64) -> Self {
+        let estimate = cases.estimate(seed);
+        Self { name: name.into(), better, instrument, cases, seed, estimate }
+    }
+
+    /// By a formula alone.
+    pub(super) fn plain(name: &str, better: Better, cases: Cases, seed: u64) -> Self {
+        Self::new(name, better, Instrument::Formula, cases, seed)
+    }
+
+    /// The figure with its interval.
+    pub fn estimate(&self) -> &Estimate {
+        &self.estimate
+    }
+
+    /// The figure alone.
+    pub fn value(&self) -> f64 {
+        self.estimate.value
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it was measured with.
+    pub fn instrument(&self) -> &Instrument {
+        &self.instrument
+    }
+
+    /// Whether it is an exponential of a ratio; such figures are compared by their quotient.
+    pub fn is_perplexity(&self) -> bool {
+        matches!(self.cases, Cases::Ratio { exp: true, .. })
+    }
+
+    /// The same metric under another name, for a table that holds several of its kind.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How far a rate of wins is from one half; `None` for any other metric.
+    pub fn against_chance(&self) -> Option<Difference> {
+        self.cases.against_chance(&self.estimate)
+    }
+
+    /// How a second model differs on the same cases.
+    ///
+    /// # Errors
+    /// Other cases, or another instrument: such figures do not compare.
+    pub fn compare(&self, second: &Self) -> Result<Difference> {
+        if self.instrument != second.instrument || self.name != second.name {
+            let got = format!("{} by {:?}, {} by {:?}", self.name, self.instrument, second.name, second.instrument);
+            return Err(Error::new(
+                "two figures compare only where one instrument made both",
+                got,
+                "measure both alike",
+            ));
+        }
+        if self.estimate.n != second.estimate.n || self.seed != second.seed {
+            let got =
+                format!("n = {} and {}, seeds {} and {}", self.estimate.n, second.estimate.n, self.seed, second.seed);
+            return Err(Error::new("two models compare on the same cases", got, "measure both on the same prompts"));
+        }
+        self.cases.compare(&second.cases, self.seed)
+    }
+}
+
+/// Different numbers over all numbers of some of the texts; 0 where there are none.
+fn distinct_share(texts: &[Vec<u32>], rows: &[usize]) -> f64 {
+    let (mut seen, mut total, mut different) = (vec![], 0usize, 0usize);
+    for &gram in rows.iter().flat_map(|&row| &texts[row]) {
+        let gram = gram as usize;
+        if gram >= seen.len() {
+            seen.resize(gram + 1, false);
+        }
+        different += usize::from(!std::mem::replace(&mut seen[gram], true));
+        total += 1;
+    }
+    if total == 0 { 0.0 } else { different as f64 / total as f64 }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn of_kind<T: Copy>(values: &[T], kinds: &[bool], kind: bool) -> Vec<T> {
+    values.iter().zip(kinds).filter(|(_, k)| **k == kind).map(|(v, _)| *v).collect()
+}
+
+fn share(cases: &[bool]) -> Estimate {
+    wilson(cases.iter().filter(|c| **c).count() as f64, cases.len())
+}
+
+impl Cases {
+    fn estimate(&self, seed: u64) -> Estimate {
+        match self {
+            Self::Share(cases) => share(cases),
+            Self::Mean(values) => bootstrap_mean(values, seed),
+            Self::Ratio { above, below, exp: false } => bootstrap_ratio(above, below, seed),
+            Self::Ratio { above, below, exp: true } => bootstrap_ratio(above, below, seed).map(f64::exp),
+            Self::Balanced { right, positive } => {
+                let of = |kind: bool| share(&of_kind(right, positive, kind));
+                mean_of_shares(&of(true), &of(false))
+            }
+            Self::Area { scores, positive } => auc(scores, positive),
+            Self::Distinct(texts) => {
+                half_sampling(texts.len(), seed, |rows| distinct_share(texts, rows)).map(|x| x.clamp(0.0, 1.0))
+            }
+            Self::Won { wins, ties, losses } => win_rate(*wins, *ties, *losses),
+        }
+    }
+
+    /// Where chance is one half: how far the rate is from it, and the sign test.
+    fn against_chance(&self, estimate: &Estimate) -> Option<Difference> {
+        let Self::Won { wins, losses, .. } = self else { return None };
+        let p = binomial_test(*wins, wins + losses);
+        let apart = estimate.map(|rate| rate - 0.5);
+        Some(tested(apart, p, "exact sign test", cohen_h(0.5, estimate.value), "Cohen's h"))
+    }
+
+    fn compare(&self, second: &Self, seed: u64) -> Result<Difference> {
+        match (self, second) {
+            (Self::Share(a), Self::Share(b)) => {
+                let (effect, p) = (cohen_h(share(a).value, share(b).value), mcnemar(a, b).p_value);
+                Ok(tested(paired_share_difference(a, b), p, "exact McNemar", effect, "Cohen's h"))
+            }
+            (Self::Mean(a), Self::Mean(b)) => {
+                let gains: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
+                let of_signs = |swap: &[bool]| signed_sum(&gains, swap) / gains.len() as f64;
+                let p = permutation_test(gains.len(), seed, of_signs);
+                Ok(tested(
+                    bootstrap_mean(&gains, seed),
+                    p,
+                    "permutation of signs",
+                    cohen_d_paired(&gains),
+                    "Cohen's d_z",
+                ))
+            }
+            (Self::Ratio { above: a, below: x, exp }, Self::Ratio { above: b, below: y, .. }) => {
+                Ok(compare_ratios([a, x], [b, y], *exp, seed))
+            }
+            (Self::Balanced { right: a, positive }, Self::Balanced { right: b, positive: other })
+                if positive == other =>
+            {
+                let of = |kind: bool| (of_kind(a, positive, kind), of_kind(b, positive, kind));
+                let ((a1, b1), (a0, b0)) = (of(true), of(false));
+                let e = mean_of_differences(&paired_share_difference(&a1, &b1), &paired_share_difference(&a0, &b0));
+                let (first, second) = (self.estimate(seed).value, second.estimate(seed).value);
+                Ok(tested(
+                    e,
+                    balanced_p(&[(a1, b1), (a0, b0)], seed),
+                    "permutation",
+                    cohen_h(first, second),
+                    "Cohen's h",
+                ))
+            }
+            (Self::Area { scores: a, positive }, Self::Area { scores: b, positive: other }) if positive == other => {
+                Ok(Difference::untested(auc_difference(a, b, positive)))
+            }
+            (Self::Distinct(a), Self::Distinct(b)) => {
+                let gain = |rows: &[usize]| distinct_share(b, rows) - distinct_share(a, rows);
+                Ok(Difference::untested(half_sampling(a.len(), seed, gain)))
+            }
+            _ => {
+                let got = "cases of different kinds, or labels that differ";
+                Err(Error::new("two models compare on the same cases", got, "measure both on the same prompts"))
+            }
+        }
+    }
+}
+
+fn tested(estimate: Estimate, p: f64, test: &'static str, effect: f64, effect_name: &'static str) -> Difference {
+    // A test needs no interval: where cases are too skewed for one, the p-value stands.
+    let effect = Some(effect).filter(|e| e.is_finite());
+    let p_value = Some(if estimate.n == 0 { 1.0 } else { p });
+    Difference { estimate, p_value, test, effect, effect_name }
+}
+
+fn signed_sum(gains: &[f64], swap: &[bool]) -> f64 {
+    gains.iter().zip(swap).map(|(g, s)| if *s { -g } else { *g }).sum()
+}
+
+fn compare_ratios([a, x]: [&[f64]; 2], [b, y]: [&[f64]; 2], exp: bool, seed: u64) -> Difference {
+    let rows: Vec<[f64; 4]> = (0..a.len()).map(|i| [a[i], x[i], b[i], y[i]]).collect();
+    let e = bootstrap_t(&rows, seed, |[a, x, b, y]| b / y - a / x);
+    let difference = |swap: &[bool]| {
+        let mut sums = [0.0; 4];
+        for (row, swap) in rows.iter().zip(swap) {
+            let [a, x, b, y] = *row;
+            let row = if *swap { [b, y, a, x] } else { *row };
+            sums.iter_mut().zip(row).for_each(|(s, r)| *s += r);
+        }
+        sums[2] / sums[3] - sums[0] / sums[1]
+    };
+    let p = permutation_test(rows.len(), seed, difference);
+    let (first, second) =
+        (a.iter().sum::<f64>() / x.iter().sum::<f64>(), b.iter().sum::<f64>() / y.iter().sum::<f64>());
+    let (per_first, per_second) = (mean(x), mean(y));
+    let influence: Vec<f64> =
+        rows.iter().map(|[a, x, b, y]| (b - second * y) / per_second - (a - first * x) / per_first).collect();
+    let effect = (second - first) / mean(&influence.iter().map(|i| i * i).collect::<Vec<_>>()).sqrt();
+    tested(if exp { e.map(f64::exp) } else { e }, p, "permutation", effect, "Cohen's d_z")
+}
+
+/// The difference of balanced accuracies under exchange of the models, kind by kind.
+fn balanced_p(kinds: &[(Vec<bool>, Vec<bool>); 2], seed: u64) -> f64 {
+    let gain = |a: &bool, b: &bool, n: usize| (f64::from(*b) - f64::from(*a)) / n as f64;
+    let of_kind =
+        |(a, b): &(Vec<bool>, Vec<bool>)| a.iter().zip(b).map(|(x, y)| gain(x, y, a.len())).collect::<Vec<_>>();
+    let gains = kinds.iter().flat_map(of_kind).collect::<Vec<_>>();
+    permutation_test(gains.len(), seed, |swap| signed_sum(&gains, swap))
+}

@@ -1,0 +1,197 @@
+//! Intervals by resampling the cases.
+
+use rand::Rng as _;
+use rand::seq::SliceRandom;
+
+use super::{Estimate, Z};
+use crate::rng::stream;
+
+/// Draws of a bootstrap: (RESAMPLES + 1) · 0.025 is a whole number.
+const RESAMPLES: usize = 1999;
+
+/// Fewer cases than this many times the squared skewness give no interval: below it the studentised bootstrap covers the
+/// truth clearly less often than it says (docs/EVALUATION_METHODOLOGY.md).
+const CASES_PER_SQUARED_SKEWNESS: f64 = 8.0;
+
+/// Cases at least.
+const MIN_CASES: usize = 8;
+
+/// A figure that is a smooth function `g` of the means of K numbers for each case, with its studentised bootstrap interval.
+///
+/// Each resample gives t* = (θ* - θ) / se*, where se* comes from the delta method; the interval is
+/// [θ - t*(97.5%) se, θ - t*(2.5%) se]. Unlike percentiles of θ* it holds its coverage for skewed cases. Where all cases are
+/// equal, where they are fewer than eight, or so skewed that even this interval would be too short, there is not enough data.
+///
+/// # Shapes
+/// n rows of K numbers -> one figure
+///
+/// # Source
+/// Efron and Tibshirani 1993, section 12.5; the limit on skewness has the form of Cochran's rule (1977, section 2.15).
+///
+/// # Example
+/// ```
+/// use hhalign::stats::bootstrap_t;
+/// // A ratio of two sums.
+/// let rows: Vec<[f64; 2]> = (1..40).map(|i| [i as f64, (2 * i + i % 3) as f64]).collect();
+/// let e = bootstrap_t(&rows, 7, |[above, below]| above / below);
+/// assert!(e.low < e.value && e.value < e.high && e.n == 39);
+/// ```
+pub fn bootstrap_t<const K: usize>(rows: &[[f64; K]], seed: u64, g: impl Fn(&[f64; K]) -> f64) -> Estimate {
+    let n = rows.len();
+    if n < MIN_CASES {
+        return Estimate::not_enough_data(n);
+    }
+    let whole = Moments::of(rows.iter(), n);
+    let (value, slopes) = (g(&whole.mean), whole.slopes(&g));
+    let se = whole.standard_error(&slopes);
+    let enough = n as f64 >= CASES_PER_SQUARED_SKEWNESS * whole.skewness(rows, &slopes).powi(2);
+    if !(value.is_finite() && se > 0.0 && enough) {
+        return Estimate::not_enough_data(n);
+    }
+    let mut rng = stream(seed, "bootstrap", &[]);
+    let mut t: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let drawn = Moments::of((0..n).map(|_| &rows[rng.random_range(0..n)]), n);
+            let (shift, se) = (g(&drawn.mean) - value, drawn.standard_error(&drawn.slopes(&g)));
+            // A resample of equal cases has no error of its own: it lies as far out as its side goes.
+            if se > 0.0 { shift / se } else { f64::INFINITY * shift.signum() * f64::from(shift != 0.0) }
+        })
+        .map(|t| if t.is_nan() { 0.0 } else { t })
+        .collect();
+    t.sort_by(f64::total_cmp);
+    let at = |share: f64| t[((RESAMPLES + 1) as f64 * share) as usize - 1];
+    let e = Estimate { value, low: value - at(0.975) * se, high: value - at(0.025) * se, n, method: "bootstrap-t" };
+    if e.is_known() { e } else { Estimate::not_enough_data(n) }
+}
+
+/// The mean of some numbers with a studentised bootstrap interval.
+///
+/// # Example
+/// ```
+/// let words = [7.0, 9.0, 4.0, 12.0, 8.0, 6.0, 10.0, 9.0];
+/// let e = hhalign::stats::bootstrap_mean(&words, 1);
+/// assert!((e.value - 8.125).abs() < 1e-12 && e.low < 8.0 && e.high > 8.2);
+/// assert!(!hhalign::stats::bootstrap_mean(&words[..3], 1).is_known());
+/// ```
+pub fn bootstrap_mean(values: &[f64], seed: u64) -> Estimate {
+    let rows: Vec<[f64; 1]> = values.iter().map(|&v| [v]).collect();
+    bootstrap_t(&rows, seed, |[mean]| *mean)
+}
+
+/// Σ above / Σ below with a studentised bootstrap interval over cases.
+///
+/// # Example
+/// ```
+/// let (nats, tokens) = ([3.0, 5.0, 2.0, 8.0, 4.0, 6.0, 5.0, 4.0], [2.0, 2.0, 1.0, 5.0, 2.0, 3.0, 2.0, 3.0]);
+/// let e = hhalign::stats::bootstrap_ratio(&nats, &tokens, 1);
+/// assert!((e.value - 37.0 / 20.0).abs() < 1e-12);
+/// ```
+pub fn bootstrap_ratio(above: &[f64], below: &[f64], seed: u64) -> Estimate {
+    let rows: Vec<[f64; 2]> = above.iter().zip(below).map(|(&a, &b)| [a, b]).collect();
+    bootstrap_t(&rows, seed, |[a, b]| a / b)
+}
+
+/// Means and covariances of K numbers over some cases.
+struct Moments<const K: usize> {
+    n: usize,
+    mean: [f64; K],
+    covariance: [[f64; K]; K],
+}
+
+impl<const K: usize> Moments<K> {
+    fn of<'a>(rows: impl Iterator<Item = &'a [f64; K]>, n: usize) -> Self {
+        let (mut mean, mut square, mut first) = ([0.0; K], [[0.0; K]; K], None);
+        for row in rows {
+            // Shifted by the first case, so that a large mean does not swallow a small variance.
+            let origin = *first.get_or_insert(*row);
+            let from = |k: usize| row[k] - origin[k];
+            for i in 0..K {
+                mean[i] += from(i) / n as f64;
+                (0..=i).for_each(|j| square[i][j] += from(i) * from(j) / n as f64);
+            }
+        }
+        let mut covariance = [[0.0; K]; K];
+        for i in 0..K {
+            for j in 0..=i {
+                let value = (square[i][j] - mean[i] * mean[j]) * n as f64 / (n - 1) as f64;
+                // What is left of equal cases is rounding.
+                let value = if value.abs() < 1e-14 * square[i][j].abs() { 0.0 } else { value };
+                (covariance[i][j], covariance[j][i]) = (value, value);
+            }
+        }
+        let origin = first.unwrap_or([0.0; K]);
+        Self { n, mean: std::array::from_fn(|k| mean[k] + origin[k]), covariance }
+    }
+
+    /// The slope of `g` in each mean, by central differences of a thousandth of the deviation.
+    fn slopes(&self, g: &impl Fn(&[f64; K]) -> f64) -> [f64; K] {
+        std::array::from_fn(|k| {
+            let step = 1e-3 * self.covariance[k][k].max(0.0).sqrt();
+            if step == 0.0 {
+                return 0.0;
+            }
+            let at = |sign: f64| {
+                let mut means = self.mean;
+                means[k] += sign * step;
+                g(&means)
+            };
+            (at(1.0) - at(-1.0)) / (2.0 * step)
+        })
+    }
+
+    fn standard_error(&self, slopes: &[f64; K]) -> f64 {
+        let variance: f64 = (0..K)
+            .flat_map(|i| (0..K).map(move |j| (i, j)))
+            .map(|(i, j)| slopes[i] * slopes[j] * self.covariance[i][j])
+            .sum();
+        (variance.max(0.0) / self.n as f64).sqrt()
+    }
+
+    /// Skewness of what each case adds to the figure.
+    fn skewness(&self, rows: &[[f64; K]], slopes: &[f64; K]) -> f64 {
+        let influence = |row: &[f64; K]| (0..K).map(|k| slopes[k] * (row[k] - self.mean[k])).sum::<f64>();
+        let moment = |power: i32| rows.iter().map(|row| influence(row).powi(power)).sum::<f64>() / self.n as f64;
+        moment(3) / moment(2).powf(1.5)
+    }
+}
+
+/// A figure of a whole body of texts, such as distinct-n, with an interval from halves drawn without replacement.
+///
+/// A bootstrap would be biased: a resample repeats texts, and so their n-grams. Halves do not; half of n cases so drawn
+/// varies about as n fresh cases do, relative to its level. The statistic is given the indices of the cases.
+///
+/// # Source
+/// The delete-d jackknife with d = n/2: Efron and Tibshirani 1993, section 11.7.
+///
+/// # Example
+/// ```
+/// use std::collections::HashSet;
+/// let words: Vec<usize> = (0..200).map(|i| i * i % 97).collect();
+/// let distinct = |rows: &[usize]| rows.iter().map(|&i| words[i]).collect::<HashSet<_>>().len() as f64 / rows.len() as f64;
+/// let e = hhalign::stats::half_sampling(words.len(), 0, distinct);
+/// assert!(e.low < e.value && e.value < e.high);
+/// ```
+pub fn half_sampling(n: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> Estimate {
+    const HALVES: usize = 200;
+    if n < MIN_CASES {
+        return Estimate::not_enough_data(n);
+    }
+    let mut order: Vec<usize> = (0..n).collect();
+    let value = statistic(&order);
+    let mut rng = stream(seed, "halves", &[]);
+    let halves: Vec<f64> = (0..HALVES)
+        .map(|_| {
+            order.shuffle(&mut rng);
+            statistic(&order[..n / 2])
+        })
+        .collect();
+    let mean = halves.iter().sum::<f64>() / HALVES as f64;
+    let deviation = (halves.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / (HALVES - 1) as f64).sqrt();
+    // The halves' level differs from the whole's: their deviation is taken relative to it, where there is a level.
+    let half_width = Z * deviation * if mean * value > 0.0 { value / mean } else { 1.0 };
+    if half_width > 0.0 && half_width.is_finite() {
+        Estimate { value, low: value - half_width, high: value + half_width, n, method: "half-sampling" }
+    } else {
+        Estimate::not_enough_data(n)
+    }
+}

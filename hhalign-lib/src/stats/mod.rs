@@ -1,0 +1,75 @@
+//! Intervals and tests: no figure without its number of cases and its uncertainty.
+//!
+//! `share` counts, `bootstrap` resamples, `auc` ranks, `paired` compares two models on the same cases, `power` says how
+//! many cases are needed. How often each interval covers the truth is measured by `examples/coverage`.
+
+mod auc;
+mod bootstrap;
+mod logistic;
+mod paired;
+mod power;
+mod share;
+
+use serde::Serialize;
+
+pub use auc::{auc, auc_difference};
+pub use bootstrap::{bootstrap_mean, bootstrap_ratio, bootstrap_t, half_sampling};
+pub use logistic::adjusted_rate;
+pub use paired::{
+    McNemar, binomial_test, holm, mcnemar, mean_of_differences, paired_share_difference, permutation_test,
+};
+pub use power::{cohen_d_paired, cohen_h, pairs_for_win_rate, prompts_for_paired_shares, prompts_for_shares};
+pub use share::{mean_of_shares, wilson, win_rate};
+
+/// A figure with its 95% interval, its number of cases and how the interval was made.
+///
+/// Only the functions of this module make one, so that none stands without its interval.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// The figure; not a number where there is not enough data.
+    pub value: f64,
+    /// Lower end of the 95% interval.
+    pub low: f64,
+    /// Upper end of the 95% interval.
+    pub high: f64,
+    /// Cases it rests on.
+    pub n: usize,
+    /// How the interval was made.
+    pub method: &'static str,
+}
+
+impl Estimate {
+    /// What stands where nothing, or too little, was measured.
+    pub fn not_enough_data(n: usize) -> Self {
+        Self { value: f64::NAN, low: f64::NAN, high: f64::NAN, n, method: "not enough data" }
+    }
+
+    /// A figure that follows from a definition, and was not measured.
+    pub fn by_definition(value: f64, n: usize) -> Self {
+        Self { value, low: value, high: value, n, method: "by definition" }
+    }
+
+    /// Whether there is a figure.
+    pub fn is_known(&self) -> bool {
+        self.value.is_finite() && self.low.is_finite() && self.high.is_finite()
+    }
+
+    /// The figure as text: `0.912 [0.870, 0.940], n = 150`.
+    pub fn text(&self) -> String {
+        if !self.is_known() {
+            return format!("not enough data, n = {}", self.n);
+        }
+        format!("{:.3} [{:.3}, {:.3}], n = {}", self.value, self.low, self.high, self.n)
+    }
+
+    /// The same figure on another scale; `to` must rise or fall throughout.
+    #[must_use]
+    pub fn map(&self, to: impl Fn(f64) -> f64) -> Self {
+        let (a, b) = (to(self.low), to(self.high));
+        Self { value: to(self.value), low: a.min(b), high: a.max(b), ..self.clone() }
+    }
+}
+
+/// The 97.5% point of the normal distribution.
+const Z: f64 = 1.959_963_984_540_054;

@@ -1,0 +1,155 @@
+//! Two models on the same cases, and many tests at once.
+
+use rand::Rng as _;
+use serde::Serialize;
+use statrs::distribution::{Binomial, Discrete, DiscreteCDF};
+
+use super::share::square_and_add;
+use super::{Estimate, Z};
+use crate::rng::stream;
+
+/// McNemar's exact test on paired yes/no outcomes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct McNemar {
+    /// Cases that only the first got right.
+    pub only_first: usize,
+    /// Cases that only the second got right.
+    pub only_second: usize,
+    /// Two-sided probability of a split at least so uneven by chance.
+    pub p_value: f64,
+}
+
+/// Compares two models on the same cases: only the cases on which they differ count.
+///
+/// # Source
+/// McNemar 1947; the exact form is a two-sided binomial test with probability one half.
+///
+/// # Example
+/// ```
+/// use hhalign::stats::mcnemar;
+/// let first = [true, false, false, false, false, false];
+/// let second = [true, true, true, true, true, true];
+/// let test = mcnemar(&first, &second);
+/// assert_eq!((test.only_first, test.only_second), (0, 5));
+/// assert!((test.p_value - 0.0625).abs() < 1e-12);
+/// ```
+pub fn mcnemar(first: &[bool], second: &[bool]) -> McNemar {
+    let (only_first, only_second) = discordant(first, second);
+    McNemar { only_first, only_second, p_value: binomial_test(only_second, only_first + only_second) }
+}
+
+fn discordant(first: &[bool], second: &[bool]) -> (usize, usize) {
+    assert_eq!(first.len(), second.len(), "paired outcomes of the same cases");
+    let only = |a: &[bool], b: &[bool]| a.iter().zip(b).filter(|(a, b)| **a && !**b).count();
+    (only(first, second), only(second, first))
+}
+
+/// Two-sided exact test of `k` successes in `n` against a fair coin.
+///
+/// # Source
+/// Clopper and Pearson 1934; with probability one half, twice the smaller tail.
+///
+/// # Example
+/// ```
+/// assert!((hhalign::stats::binomial_test(9, 10) - 0.021484375).abs() < 1e-12);
+/// ```
+pub fn binomial_test(k: usize, n: usize) -> f64 {
+    if n == 0 {
+        return 1.0;
+    }
+    let coin = Binomial::new(0.5, n as u64).expect("one half is a probability");
+    let tail = k.min(n - k) as u64;
+    // Few terms are summed one by one, which is exact; many by the distribution function.
+    let below = if tail < 1000 { (0..=tail).map(|i| coin.ln_pmf(i).exp()).sum() } else { coin.cdf(tail) };
+    (2.0 * below).min(1.0)
+}
+
+/// Share of the second - share of the first on the same cases, with Bonett and Price's interval.
+///
+/// One case is added to each kind on which the models differ, for the interval only.
+///
+/// # Source
+/// Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37, 479-488.
+///
+/// # Example
+/// ```
+/// let (first, second) = ([true, false, true, false, true, false, false, true], [true; 8]);
+/// let e = hhalign::stats::paired_share_difference(&first, &second);
+/// assert!((e.value - 0.5).abs() < 1e-12 && e.low > 0.0 && e.high < 1.0);
+/// ```
+pub fn paired_share_difference(first: &[bool], second: &[bool]) -> Estimate {
+    let n = first.len();
+    if n == 0 {
+        return Estimate::not_enough_data(0);
+    }
+    let (only_first, only_second) = discordant(first, second);
+    let share = |count: usize| (count as f64 + 1.0) / (n as f64 + 2.0);
+    let (a, b) = (share(only_first), share(only_second));
+    let half = Z * ((a + b - (b - a).powi(2)) / (n as f64 + 2.0)).sqrt();
+    let value = (only_second as f64 - only_first as f64) / n as f64;
+    let (low, high) = ((b - a - half).max(-1.0).min(value), (b - a + half).min(1.0).max(value));
+    Estimate { value, low, high, n, method: "Bonett-Price" }
+}
+
+/// The mean of two independent differences of shares, by square-and-add.
+///
+/// # Source
+/// Newcombe 1998, Statistics in Medicine 17, 873-890.
+pub fn mean_of_differences(a: &Estimate, b: &Estimate) -> Estimate {
+    square_and_add(a, b, "Bonett-Price, square-and-add")
+}
+
+/// Probability of a difference at least so large if it were arbitrary which of both models gave which of its two outcomes to
+/// a case.
+///
+/// `difference` is given, case by case, whether the models' outcomes are exchanged. Exact but for the number of draws: 9,999
+/// and the observed one.
+///
+/// # Source
+/// Fisher 1935; with random draws Phipson and Smyth 2010, arXiv 1603.05766.
+///
+/// # Example
+/// ```
+/// let gain = [0.3, 0.1, 0.4, 0.2, 0.5, 0.1, 0.3, 0.2];
+/// let difference = |swap: &[bool]| gain.iter().zip(swap).map(|(g, s)| if *s { -g } else { *g }).sum::<f64>();
+/// let p = hhalign::stats::permutation_test(gain.len(), 1, difference);
+/// assert!(p > 0.004 && p < 0.013, "all eight signs alike: 2 in 256, but {p}");
+/// ```
+pub fn permutation_test(n: usize, seed: u64, difference: impl Fn(&[bool]) -> f64) -> f64 {
+    const DRAWS: usize = 9999;
+    let mut swap = vec![false; n];
+    let observed = difference(&swap).abs();
+    // Sums in another order differ in their last digits.
+    let limit = observed * (1.0 - 1e-9);
+    let mut rng = stream(seed, "permutation", &[]);
+    let mut as_large = 0;
+    for _ in 0..DRAWS {
+        for chunk in swap.chunks_mut(64) {
+            let bits: u64 = rng.random();
+            chunk.iter_mut().enumerate().for_each(|(i, s)| *s = bits >> i & 1 == 1);
+        }
+        as_large += usize::from(difference(&swap).abs() >= limit);
+    }
+    (as_large + 1) as f64 / (DRAWS + 1) as f64
+}
+
+/// P-values corrected for their number: below 0.05 they err at most once in twenty families of tests.
+///
+/// # Source
+/// Holm 1979, Scandinavian Journal of Statistics 6, 65-70.
+///
+/// # Example
+/// ```
+/// let corrected = hhalign::stats::holm(&[0.01, 0.04, 0.03]);
+/// assert!(corrected.iter().zip([0.03, 0.06, 0.06]).all(|(a, b)| (a - b).abs() < 1e-12));
+/// ```
+pub fn holm(p_values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|&a, &b| p_values[a].total_cmp(&p_values[b]));
+    let (mut corrected, mut largest) = (vec![0.0; p_values.len()], 0.0f64);
+    for (rank, &i) in order.iter().enumerate() {
+        largest = largest.max((p_values.len() - rank) as f64 * p_values[i]).min(1.0);
+        corrected[i] = largest;
+    }
+    corrected
+}
