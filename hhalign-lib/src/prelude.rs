@@ -12,6 +12,7 @@ pub use crate::eval::judge::{HeadToHead, Judge, People, head_to_head};
 pub use crate::eval::measure::{Better, Measure};
 pub use crate::eval::perplexity::{Perplexity, perplexity};
 pub use crate::eval::quality::{Quality, novel_words, quality};
+pub use crate::eval::ranking::{likelihood_ranking, reward_accuracy};
 pub use crate::eval::refusal::{Refusal, RefusalPrompts, declines, likelihood_auc, ordinary_answered};
 pub use crate::eval::summary::{Settings, Summary};
 pub use crate::eval::toxicity::{ToxBlock, ToxicityScorer, ToxicityScores};

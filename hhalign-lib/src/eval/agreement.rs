@@ -84,15 +84,17 @@ const LABELS: [Preference; 3] = [Preference::A, Preference::B, Preference::Tie];
 
 /// Cohen's kappa of two annotators with an interval over pairs.
 pub fn kappa_with_interval(one: &[Preference], other: &[Preference]) -> Estimate {
-    let hit = |is: bool| f64::from(u8::from(is));
-    let rows: Vec<[f64; 7]> = one
-        .iter()
-        .zip(other)
-        .map(|(a, b)| std::array::from_fn(|k| if k == 6 { hit(a == b) } else { hit(*[a, b][k / 3] == LABELS[k % 3]) }))
-        .collect();
-    bootstrap_t(&rows, SEED, |m| {
-        let chance: f64 = (0..3).map(|label| m[label] * m[3 + label]).sum();
-        (m[6] - chance) / (1.0 - chance)
+    let is = |holds: bool| f64::from(u8::from(holds));
+    // The share of ties follows from the others.
+    let row = |(a, b): (&Preference, &Preference)| {
+        let of = |label: Preference| [is(*a == label), is(*b == label)];
+        let [[a0, b0], [a1, b1]] = [of(LABELS[0]), of(LABELS[1])];
+        [a0, a1, b0, b1, is(a == b)]
+    };
+    let rows: Vec<[f64; 5]> = one.iter().zip(other).map(row).collect();
+    bootstrap_t(&rows, SEED, |[a0, a1, b0, b1, agree]| {
+        let chance = a0 * b0 + a1 * b1 + (1.0 - a0 - a1) * (1.0 - b0 - b1);
+        (agree - chance) / (1.0 - chance)
     })
 }
 

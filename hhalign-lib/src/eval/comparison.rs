@@ -52,6 +52,8 @@ pub struct Provenance {
 pub struct MetricRow {
     /// Its name.
     pub metric: String,
+    /// Whether it is a part of the metric above it.
+    pub detail: bool,
     /// Which way it should go.
     pub better: Better,
     /// What it was measured with.
@@ -148,6 +150,7 @@ impl Comparison {
         let difference = first.compare(second)?;
         self.rows.push(MetricRow {
             metric: first.name().into(),
+            detail: first.detail,
             better: first.better,
             instrument: first.instrument.clone(),
             first: Some(first.estimate().clone()),
@@ -171,6 +174,7 @@ impl Comparison {
         let difference = measure.against_chance().unwrap_or_else(|| Difference::untested(Estimate::not_enough_data(0)));
         self.rows.push(MetricRow {
             metric: measure.name().into(),
+            detail: measure.detail,
             better: measure.better,
             instrument: measure.instrument.clone(),
             first: None,
@@ -228,7 +232,7 @@ impl Comparison {
         let table = Table::new(
             format!("{} and {} on held-out prompts", first.name, second.name),
             vec![
-                Column::text("metric", text(&|r| r.metric.clone())),
+                Column::text("metric", text(&|r| indented(&r.metric, r.detail))),
                 Column::text("good", text(&|r| r.better.arrow().into())),
                 Column::text(first.name.clone(), text(&|r| r.first.as_ref().map_or("–".into(), figure))),
                 Column::text(second.name.clone(), text(&|r| figure(&r.second))),
@@ -276,6 +280,11 @@ impl Instrument {
     }
 }
 
+/// The name of a part stands under that of the whole.
+fn indented(name: &str, detail: bool) -> String {
+    if detail { format!("\u{2003}{name}") } else { name.into() }
+}
+
 /// A p-value as text.
 pub fn p_text(p: f64) -> String {
     if p < 1e-4 { "< 0.0001".into() } else { format!("{p:.4}") }
@@ -321,7 +330,7 @@ pub fn metrics_table(metrics: &impl Metrics) -> Result<Table> {
     Table::new(
         metrics.title(),
         vec![
-            Column::text("metric", of(&|m| m.name().into())),
+            Column::text("metric", of(&|m| indented(m.name(), m.detail))),
             Column::text("value [95% interval]", of(&|m| figure(m.estimate()))),
             Column::int("n", rows.iter().map(|m| m.estimate().n as i64).collect()),
             Column::text("interval", of(&|m| m.estimate().method.into())),
@@ -340,7 +349,7 @@ pub fn before_after(first: &impl Metrics, second: &impl Metrics) -> Result<Table
     let table = Table::new(
         second.title(),
         vec![
-            Column::text("metric", b.iter().map(|m| m.name().into()).collect()),
+            Column::text("metric", b.iter().map(|m| indented(m.name(), m.detail)).collect()),
             Column::text("SFT [95% interval]", of(&a)),
             Column::text("DPO [95% interval]", of(&b)),
             Column::text("difference [95% interval]", compared.iter().map(|d| figure(&d.estimate)).collect()),

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::stats::{
-    Estimate, auc, auc_difference, binomial_test, bootstrap_mean, bootstrap_ratio, bootstrap_t, cohen_d_paired,
-    cohen_h, half_sampling, mcnemar, mean_of_differences, mean_of_shares, paired_share_difference, permutation_test,
-    wilson, win_rate,
+    Estimate, auc, auc_difference, balanced_difference, binomial_test, bootstrap_mean, bootstrap_ratio, bootstrap_t,
+    cohen_d_paired, cohen_h, jackknife, mcnemar, mean_of_shares, paired_share_difference, permutation_test, wilson,
+    win_rate,
 };
 
 /// Which way a metric should go.
@@ -66,6 +66,8 @@ pub struct Measure {
     pub(super) instrument: Instrument,
     pub(super) cases: Cases,
     pub(super) seed: u64,
+    /// Part of another metric: described, and left out of the tests.
+    pub(super) detail: bool,
     estimate: Estimate,
 }
 
@@ -94,12 +96,18 @@ impl Difference {
 impl Measure {
     pub(super) fn new(name: &str, better: Better, instrument: Instrument, cases: Cases, seed: u64) -> Self {
         let estimate = cases.estimate(seed);
-        Self { name: name.into(), better, instrument, cases, seed, estimate }
+        Self { name: name.into(), better, instrument, cases, seed, detail: false, estimate }
     }
 
     /// By a formula alone.
     pub(super) fn plain(name: &str, better: Better, cases: Cases, seed: u64) -> Self {
         Self::new(name, better, Instrument::Formula, cases, seed)
+    }
+
+    /// The same as a part of another metric: its difference is described and not tested, so that the family of tests does not
+    /// grow with every way of looking at one thing.
+    pub(super) fn as_detail(self) -> Self {
+        Self { detail: true, ..self }
     }
 
     /// The figure with its interval.
@@ -157,20 +165,20 @@ impl Measure {
                 format!("n = {} and {}, seeds {} and {}", self.estimate.n, second.estimate.n, self.seed, second.seed);
             return Err(Error::new("two models compare on the same cases", got, "measure both on the same prompts"));
         }
-        self.cases.compare(&second.cases, self.seed)
+        let difference = self.cases.compare(&second.cases, self.seed)?;
+        Ok(if self.detail { Difference::untested(difference.estimate) } else { difference })
     }
 }
 
-/// Different numbers over all numbers of some of the texts; 0 where there are none.
-fn distinct_share(texts: &[Vec<u32>], rows: &[usize]) -> f64 {
-    let (mut seen, mut total, mut different) = (vec![], 0usize, 0usize);
-    for &gram in rows.iter().flat_map(|&row| &texts[row]) {
-        let gram = gram as usize;
-        if gram >= seen.len() {
-            seen.resize(gram + 1, false);
+/// Different numbers over all numbers of the texts, but for one that is left out; 0 where there are none.
+fn distinct_share(texts: &[Vec<u32>], left_out: Option<usize>) -> f64 {
+    let largest = texts.iter().flatten().max().map_or(0, |g| *g as usize + 1);
+    let (mut seen, mut total, mut different) = (vec![false; largest], 0usize, 0usize);
+    for (_, text) in texts.iter().enumerate().filter(|(i, _)| Some(*i) != left_out) {
+        for &gram in text {
+            different += usize::from(!std::mem::replace(&mut seen[gram as usize], true));
         }
-        different += usize::from(!std::mem::replace(&mut seen[gram], true));
-        total += 1;
+        total += text.len();
     }
     if total == 0 { 0.0 } else { different as f64 / total as f64 }
 }
@@ -200,7 +208,7 @@ impl Cases {
             }
             Self::Area { scores, positive } => auc(scores, positive),
             Self::Distinct(texts) => {
-                half_sampling(texts.len(), seed, |rows| distinct_share(texts, rows)).map(|x| x.clamp(0.0, 1.0))
+                jackknife(texts.len(), |left_out| distinct_share(texts, left_out)).map(|x| x.clamp(0.0, 1.0))
             }
             Self::Won { wins, ties, losses } => win_rate(*wins, *ties, *losses),
         }
@@ -240,7 +248,7 @@ impl Cases {
             {
                 let of = |kind: bool| (of_kind(a, positive, kind), of_kind(b, positive, kind));
                 let ((a1, b1), (a0, b0)) = (of(true), of(false));
-                let e = mean_of_differences(&paired_share_difference(&a1, &b1), &paired_share_difference(&a0, &b0));
+                let e = balanced_difference([(&a1, &b1), (&a0, &b0)]);
                 let (first, second) = (self.estimate(seed).value, second.estimate(seed).value);
                 Ok(tested(
                     e,
@@ -254,8 +262,8 @@ impl Cases {
                 Ok(Difference::untested(auc_difference(a, b, positive)))
             }
             (Self::Distinct(a), Self::Distinct(b)) => {
-                let gain = |rows: &[usize]| distinct_share(b, rows) - distinct_share(a, rows);
-                Ok(Difference::untested(half_sampling(a.len(), seed, gain)))
+                let gain = |left_out| distinct_share(b, left_out) - distinct_share(a, left_out);
+                Ok(Difference::untested(jackknife(a.len(), gain)))
             }
             _ => {
                 let got = "cases of different kinds, or labels that differ";
@@ -268,7 +276,7 @@ impl Cases {
 fn tested(estimate: Estimate, p: f64, test: &'static str, effect: f64, effect_name: &'static str) -> Difference {
     // A test needs no interval: where cases are too skewed for one, the p-value stands.
     let effect = Some(effect).filter(|e| e.is_finite());
-    let p_value = Some(if estimate.n == 0 { 1.0 } else { p });
+    let p_value = Some(p).filter(|_| estimate.n > 0);
     Difference { estimate, p_value, test, effect, effect_name }
 }
 

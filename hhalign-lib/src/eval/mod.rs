@@ -1,4 +1,7 @@
-//! Five metrics, each with its number of cases and an interval: perplexity, toxicity, refusal, human preferences, quality.
+//! Five metrics, each with its number of cases and an interval: perplexity, toxicity, refusal, preferences, quality.
+//!
+//! A [`measure::Measure`] holds what was found case by case, a [`comparison::Comparison`] sets two models side by side on the
+//! same cases, and a [`summary::Summary`] writes it down with all that it rests on.
 
 pub mod agreement;
 pub mod annotation;
@@ -8,6 +11,7 @@ pub mod judgements;
 pub mod measure;
 pub mod perplexity;
 pub mod quality;
+pub mod ranking;
 pub mod refusal;
 pub mod summary;
 pub mod toxicity;

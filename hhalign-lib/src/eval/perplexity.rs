@@ -50,11 +50,11 @@ pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Sid
     let whole: Vec<usize> = (0..pairs.len()).filter(|&i| pairs.is_whole(i, side)).collect();
     let (names, better) = match side {
         Side::Chosen => (
-            ["perplexity of chosen replies", "  mean over chosen replies", "  bits per byte of chosen replies"],
+            ["perplexity of chosen replies", "mean over chosen replies", "bits per byte of chosen replies"],
             Better::Lower,
         ),
         Side::Rejected => (
-            ["perplexity of rejected replies", "  mean over rejected replies", "  bits per byte of rejected replies"],
+            ["perplexity of rejected replies", "mean over rejected replies", "bits per byte of rejected replies"],
             Better::Neither,
         ),
     };
@@ -65,8 +65,8 @@ pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Sid
     let each: Vec<f64> = nll.iter().zip(&tokens).map(|(l, t)| (l / t).exp()).collect();
     let of_whole = |values: &dyn Fn(usize) -> f64| whole.iter().map(|&i| values(i)).collect();
     Ok(Perplexity {
-        bits_per_byte: ratio(names[2], of_whole(&|i| nll[i]), of_whole(&|i| bits(&texts[i])), false),
-        per_example: Measure::plain(names[1], better, Cases::Mean(each), seed),
+        bits_per_byte: ratio(names[2], of_whole(&|i| nll[i]), of_whole(&|i| bits(&texts[i])), false).as_detail(),
+        per_example: Measure::plain(names[1], better, Cases::Mean(each), seed).as_detail(),
         token_weighted: ratio(names[0], nll, tokens, true),
         tokens: n_tokens,
     })

@@ -137,8 +137,8 @@ impl Refusal {
             Cases::Share(cases.collect())
         };
         Ok(Self {
-            harmful_refused: of("  harmful prompts refused", of_kind(true)),
-            benign_answered: of("  look-alikes not declined", of_kind(false)),
+            harmful_refused: of("harmful prompts refused", of_kind(true)).as_detail(),
+            benign_answered: of("look-alikes not declined", of_kind(false)).as_detail(),
             balanced_accuracy: of(
                 "refusal, balanced accuracy",
                 Cases::Balanced { right: right.clone(), positive: prompts.harmful.clone() },

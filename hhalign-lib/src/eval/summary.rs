@@ -50,6 +50,8 @@ pub struct Figure {
 #[derive(Debug, Clone, Serialize)]
 struct Compared {
     metric: String,
+    /// Whether it is a part of the metric before it.
+    detail: bool,
     first: String,
     second: String,
     #[serde(flatten)]
@@ -89,7 +91,8 @@ impl Summary {
         let [first, second] = &comparison.provenance().models;
         let corrected = comparison.corrected().into_iter().zip(comparison.verdicts());
         let compared = comparison.rows().iter().zip(corrected).map(|(row, (p_corrected, verdict))| Compared {
-            metric: row.metric.trim().into(),
+            metric: row.metric.clone(),
+            detail: row.detail,
             first: first.name.clone(),
             second: second.name.clone(),
             difference: row.difference.clone(),
@@ -164,7 +167,7 @@ impl Summary {
         let of = |e: &Estimate, part: usize| [e.value, e.low, e.high][part];
         let column = |name: &str, f: &dyn Fn(&MetricRow) -> Option<f64>| Column::float(name, 4, number(f));
         let mut columns = vec![
-            Column::text("metric", text(&|r| r.metric.trim().into())),
+            Column::text("metric", text(&|r| r.metric.clone())),
             Column::text("better", text(&|r| format!("{:?}", r.better).to_lowercase())),
         ];
         for (part, end) in ["", "_low", "_high"].iter().enumerate() {
@@ -190,7 +193,7 @@ fn figures(comparison: &Comparison, row: &MetricRow) -> Vec<Figure> {
     let p = comparison.provenance();
     let [first, second] = &p.models;
     let figure = |model: &ModelId, against: Option<&ModelId>, estimate: &Estimate| Figure {
-        metric: row.metric.trim().into(),
+        metric: row.metric.clone(),
         better: row.better,
         model: model.clone(),
         against: against.cloned(),

@@ -57,16 +57,6 @@ impl PairLogps {
         Rewards { chosen: scale(self.chosen_logratios()), rejected: scale(self.rejected_logratios()) }
     }
 
-    /// In how many pairs the chosen reply is the likelier one by itself, under policy and under reference; ties one half.
-    ///
-    /// This is ranking without a reference: long replies are less likely, whatever their worth.
-    pub fn ranked_by_likelihood(&self) -> (f64, f64) {
-        let count = |chosen: &Values, rejected: &Values| {
-            Rewards { chosen: chosen.to_vec(), rejected: rejected.to_vec() }.correct()
-        };
-        (count(&self.policy_chosen, &self.policy_rejected), count(&self.ref_chosen, &self.ref_rejected))
-    }
-
     /// The same pairs without a gradient.
     #[must_use]
     pub fn detach(&self) -> Self {

@@ -1,7 +1,6 @@
 //! Intervals by resampling the cases.
 
 use rand::Rng as _;
-use rand::seq::SliceRandom;
 
 use super::{Estimate, Z};
 use crate::rng::stream;
@@ -155,42 +154,36 @@ impl<const K: usize> Moments<K> {
     }
 }
 
-/// A figure of a whole body of texts, such as distinct-n, with an interval from halves drawn without replacement.
+/// A figure of a whole body of texts, such as distinct-n, with its jackknife interval.
 ///
-/// A bootstrap would be biased: a resample repeats texts, and so their n-grams. Halves do not; half of n cases so drawn
-/// varies about as n fresh cases do, relative to its level. The statistic is given the indices of the cases.
+/// A bootstrap would be biased: a resample repeats texts, and so their n-grams. Leaving texts out does not. The statistic is
+/// told which case to leave out, if any.
 ///
 /// # Source
-/// The delete-d jackknife with d = n/2: Efron and Tibshirani 1993, section 11.7.
+/// Tukey 1958; Efron and Tibshirani 1993, chapter 11.
 ///
 /// # Example
 /// ```
 /// use std::collections::HashSet;
 /// let words: Vec<usize> = (0..200).map(|i| i * i % 97).collect();
-/// let distinct = |rows: &[usize]| rows.iter().map(|&i| words[i]).collect::<HashSet<_>>().len() as f64 / rows.len() as f64;
-/// let e = hhalign::stats::half_sampling(words.len(), 0, distinct);
+/// let distinct = |left_out: Option<usize>| {
+///     let kept: Vec<usize> = (0..200).filter(|i| Some(*i) != left_out).map(|i| words[i]).collect();
+///     kept.iter().collect::<HashSet<_>>().len() as f64 / kept.len() as f64
+/// };
+/// let e = hhalign::stats::jackknife(words.len(), distinct);
 /// assert!(e.low < e.value && e.value < e.high);
 /// ```
-pub fn half_sampling(n: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> Estimate {
-    const HALVES: usize = 200;
+pub fn jackknife(n: usize, statistic: impl Fn(Option<usize>) -> f64) -> Estimate {
     if n < MIN_CASES {
         return Estimate::not_enough_data(n);
     }
-    let mut order: Vec<usize> = (0..n).collect();
-    let value = statistic(&order);
-    let mut rng = stream(seed, "halves", &[]);
-    let halves: Vec<f64> = (0..HALVES)
-        .map(|_| {
-            order.shuffle(&mut rng);
-            statistic(&order[..n / 2])
-        })
-        .collect();
-    let mean = halves.iter().sum::<f64>() / HALVES as f64;
-    let deviation = (halves.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / (HALVES - 1) as f64).sqrt();
-    // The halves' level differs from the whole's: their deviation is taken relative to it, where there is a level.
-    let half_width = Z * deviation * if mean * value > 0.0 { value / mean } else { 1.0 };
+    let value = statistic(None);
+    let without: Vec<f64> = (0..n).map(|i| statistic(Some(i))).collect();
+    let mean = without.iter().sum::<f64>() / n as f64;
+    let spread = without.iter().map(|w| (w - mean).powi(2)).sum::<f64>();
+    let half_width = Z * (spread * (n - 1) as f64 / n as f64).sqrt();
     if half_width > 0.0 && half_width.is_finite() {
-        Estimate { value, low: value - half_width, high: value + half_width, n, method: "half-sampling" }
+        Estimate { value, low: value - half_width, high: value + half_width, n, method: "jackknife" }
     } else {
         Estimate::not_enough_data(n)
     }

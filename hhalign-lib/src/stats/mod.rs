@@ -13,10 +13,10 @@ mod share;
 use serde::Serialize;
 
 pub use auc::{auc, auc_difference};
-pub use bootstrap::{bootstrap_mean, bootstrap_ratio, bootstrap_t, half_sampling};
+pub use bootstrap::{bootstrap_mean, bootstrap_ratio, bootstrap_t, jackknife};
 pub use logistic::adjusted_rate;
 pub use paired::{
-    McNemar, binomial_test, holm, mcnemar, mean_of_differences, paired_share_difference, permutation_test,
+    McNemar, balanced_difference, binomial_test, holm, mcnemar, paired_share_difference, permutation_test,
 };
 pub use power::{cohen_d_paired, cohen_h, pairs_for_win_rate, prompts_for_paired_shares, prompts_for_shares};
 pub use share::{mean_of_shares, wilson, win_rate};

@@ -4,7 +4,6 @@ use rand::Rng as _;
 use serde::Serialize;
 use statrs::distribution::{Binomial, Discrete, DiscreteCDF};
 
-use super::share::square_and_add;
 use super::{Estimate, Z};
 use crate::rng::stream;
 
@@ -78,25 +77,46 @@ pub fn binomial_test(k: usize, n: usize) -> f64 {
 /// assert!((e.value - 0.5).abs() < 1e-12 && e.low > 0.0 && e.high < 1.0);
 /// ```
 pub fn paired_share_difference(first: &[bool], second: &[bool]) -> Estimate {
-    let n = first.len();
-    if n == 0 {
-        return Estimate::not_enough_data(0);
-    }
-    let (only_first, only_second) = discordant(first, second);
-    let share = |count: usize| (count as f64 + 1.0) / (n as f64 + 2.0);
-    let (a, b) = (share(only_first), share(only_second));
-    let half = Z * ((a + b - (b - a).powi(2)) / (n as f64 + 2.0)).sqrt();
-    let value = (only_second as f64 - only_first as f64) / n as f64;
-    let (low, high) = ((b - a - half).max(-1.0).min(value), (b - a + half).min(1.0).max(value));
-    Estimate { value, low, high, n, method: "Bonett-Price" }
+    let Some((value, centre, variance)) = bonett_price(first, second, 1.0) else { return Estimate::not_enough_data(0) };
+    around(value, centre, variance, first.len(), "Bonett-Price")
 }
 
-/// The mean of two independent differences of shares, by square-and-add.
+/// The mean over two kinds of cases of [`paired_share_difference`]: how balanced accuracies differ. Half a case is added to
+/// each count, since there are two kinds.
+///
+/// # Shapes
+/// For each kind the first and the second model's outcomes
 ///
 /// # Source
-/// Newcombe 1998, Statistics in Medicine 17, 873-890.
-pub fn mean_of_differences(a: &Estimate, b: &Estimate) -> Estimate {
-    square_and_add(a, b, "Bonett-Price, square-and-add")
+/// As [`paired_share_difference`].
+///
+/// # Example
+/// ```
+/// let (all, none) = (vec![true; 20], vec![false; 20]);
+/// let e = hhalign::stats::balanced_difference([(&none, &all), (&all, &all)]);
+/// assert!((e.value - 0.5).abs() < 1e-12 && e.n == 40 && e.low > 0.3 && e.high < 0.6);
+/// ```
+pub fn balanced_difference(kinds: [(&[bool], &[bool]); 2]) -> Estimate {
+    let n = kinds[0].0.len() + kinds[1].0.len();
+    let [Some(a), Some(b)] = kinds.map(|(first, second)| bonett_price(first, second, 0.5)) else {
+        return Estimate::not_enough_data(n);
+    };
+    around((a.0 + b.0) / 2.0, (a.1 + b.1) / 2.0, (a.2 + b.2) / 4.0, n, "Bonett-Price")
+}
+
+/// The difference, and the middle and the variance for its interval, with so many cases added to each count.
+fn bonett_price(first: &[bool], second: &[bool], added: f64) -> Option<(f64, f64, f64)> {
+    let (n, (only_first, only_second)) = (first.len() as f64, discordant(first, second));
+    let share = |count: usize| (count as f64 + added) / (n + 2.0 * added);
+    let (a, b) = (share(only_first), share(only_second));
+    let variance = (a + b - (b - a).powi(2)) / (n + 2.0 * added);
+    (n > 0.0).then_some(((only_second as f64 - only_first as f64) / n, b - a, variance))
+}
+
+fn around(value: f64, centre: f64, variance: f64, n: usize, method: &'static str) -> Estimate {
+    let half = Z * variance.sqrt();
+    let (low, high) = ((centre - half).max(-1.0).min(value), (centre + half).min(1.0).max(value));
+    Estimate { value, low, high, n, method }
 }
 
 /// Probability of a difference at least so large if it were arbitrary which of both models gave which of its two outcomes to

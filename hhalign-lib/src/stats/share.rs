@@ -69,15 +69,11 @@ fn score_interval(successes: f64, tied: f64, n: usize) -> Estimate {
 /// assert!((e.value - 0.8).abs() < 1e-12 && e.n == 100 && e.low < 0.8 && e.high > 0.8);
 /// ```
 pub fn mean_of_shares(a: &Estimate, b: &Estimate) -> Estimate {
-    square_and_add(a, b, "Wilson, square-and-add")
-}
-
-pub(super) fn square_and_add(a: &Estimate, b: &Estimate, method: &'static str) -> Estimate {
     if !a.is_known() || !b.is_known() {
         return Estimate::not_enough_data(a.n + b.n);
     }
     let value = (a.value + b.value) / 2.0;
     let down = (a.value - a.low).hypot(b.value - b.low) / 2.0;
     let up = (a.high - a.value).hypot(b.high - b.value) / 2.0;
-    Estimate { value, low: value - down, high: value + up, n: a.n + b.n, method }
+    Estimate { value, low: value - down, high: value + up, n: a.n + b.n, method: "Wilson, square-and-add" }
 }
