@@ -6,6 +6,7 @@
 pub mod agreement;
 pub mod annotation;
 pub mod comparison;
+pub mod frontier;
 pub mod judge;
 pub mod judgements;
 pub mod measure;

@@ -8,6 +8,7 @@ pub use people::People;
 
 use super::judgements::Preference;
 use crate::error::Result;
+use crate::sample::Reply;
 
 /// Two replies to one prompt, in the order in which a judge sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,4 +31,16 @@ pub trait Judge {
     /// # Errors
     /// The judge cannot be asked. What was judged before is not lost where asking costs money or time.
     fn judge(&self, questions: &[Question<'_>]) -> Result<Vec<Option<Preference>>>;
+}
+
+/// A judge that gives each reply a number, so that replies of many models lie on one scale.
+pub trait RewardScorer {
+    /// As [`Judge::identity`].
+    fn identity(&self) -> String;
+
+    /// The reward of each reply to its prompt; only differences between replies to one prompt mean something.
+    ///
+    /// # Errors
+    /// Lists of different lengths, or a failure of the model.
+    fn rewards(&self, prompts: &[String], replies: &[Reply]) -> Result<Vec<f64>>;
 }
