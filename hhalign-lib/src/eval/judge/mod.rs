@@ -1,7 +1,12 @@
 //! Judges of replies behind one trait: people, a reward model, a chat model.
 
+mod answers;
+pub mod chat;
+mod endpoint;
+mod instructions;
 mod panel;
 mod people;
+mod usage;
 
 pub use panel::{HeadToHead, head_to_head};
 pub use people::People;

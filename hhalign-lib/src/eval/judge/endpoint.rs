@@ -1,0 +1,296 @@
+//! Requests to an OpenAI-compatible server: time-outs, repeats, and errors in the server's own words.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use serde_json::Value;
+use ureq::http::{Response, Uri};
+use ureq::{Agent, Body};
+
+use super::chat::ChatConfig;
+use crate::error::{Error, Result};
+
+/// Bytes of a server's answer that are read at most.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// Characters of a server's words in an error.
+const MAX_WORDS: usize = 300;
+
+/// How often a wait looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A key that is shown nowhere: not by `Debug`, not in errors, not in files.
+///
+/// # Example
+/// ```
+/// use hhalign::eval::judge::chat::ApiKey;
+/// assert_eq!(format!("{:?}", ApiKey::new("sk-secret")), "ApiKey(hidden)");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// A key, without the spaces around it.
+    pub fn new(key: impl AsRef<str>) -> Self {
+        Self(key.as_ref().trim().to_string())
+    }
+
+    /// Whether it can stand in a header.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.0.is_empty() && self.0.bytes().all(|b| b.is_ascii_graphic())
+    }
+
+    /// A text without the key; short ones such as "none" are placeholders and not secrets.
+    fn hide_in(&self, text: &str) -> String {
+        if self.0.len() < 8 { text.into() } else { text.replace(&self.0, "[key]") }
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(hidden)")
+    }
+}
+
+/// A base address, checked.
+pub(super) struct Address {
+    /// Where questions go.
+    pub completions: String,
+    /// The host, with its port where one is given.
+    pub host: String,
+    loopback: bool,
+}
+
+impl Address {
+    /// # Errors
+    /// Not http or https, no host, or anything in which a secret could stand.
+    pub fn read(url: &str) -> Result<Self> {
+        let wrong = |got: &str| {
+            let fix = "give a base address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1";
+            Error::new("the judge's address cannot be used", got, fix)
+        };
+        // What is wrong here may hold a password or a key, so it is not shown.
+        if url.contains(['@', '?', '#']) {
+            return Err(wrong("an address with a user name, a query or a fragment"));
+        }
+        let base = url.trim().trim_end_matches('/');
+        let base = base.strip_suffix("/chat/completions").unwrap_or(base);
+        let uri: Uri = base.parse().map_err(|_| wrong(&format!("{url:?}")))?;
+        let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(wrong(&format!("{url:?}")));
+        };
+        let name = authority.host().trim_matches(['[', ']']);
+        Ok(Self {
+            completions: format!("{base}/chat/completions"),
+            host: authority.as_str().to_lowercase(),
+            loopback: name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+        })
+    }
+}
+
+pub(super) struct Endpoint {
+    agent: Agent,
+    pub address: Address,
+    key: Option<ApiKey>,
+    retries: usize,
+    first_wait: Duration,
+    longest_wait: Duration,
+    pub requests: AtomicUsize,
+    pub repeated: AtomicUsize,
+}
+
+/// What one request led to.
+enum Attempt<R> {
+    Done(R),
+    /// It may work later; the server may have said when.
+    Again(Error, Option<Duration>),
+    /// It will not work.
+    Never(Error),
+}
+
+impl Endpoint {
+    pub fn new(config: &ChatConfig) -> Result<Self> {
+        let address = Address::read(&config.url)?;
+        let mut agent = Agent::config_builder()
+            .http_status_as_error(false)
+            // A redirect is reported and never followed, so the key goes nowhere else.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(config.connect_timeout))
+            .timeout_global(Some(config.timeout))
+            .max_idle_connections_per_host(config.parallel)
+            .user_agent(concat!("hhalign/", env!("CARGO_PKG_VERSION")));
+        if address.loopback {
+            agent = agent.proxy(None);
+        }
+        Ok(Self {
+            agent: agent.build().into(),
+            address,
+            key: config.key.clone(),
+            retries: config.retries,
+            first_wait: config.first_wait,
+            longest_wait: config.longest_wait,
+            requests: AtomicUsize::new(0),
+            repeated: AtomicUsize::new(0),
+        })
+    }
+
+    /// Sends a question until there is an answer that `read` understands; `None` where `stop` was set meanwhile.
+    ///
+    /// # Errors
+    /// The server declines, or still fails after all repeats.
+    pub fn ask<R>(&self, body: &str, stop: &AtomicBool, read: impl Fn(&str) -> Result<R>) -> Result<Option<R>> {
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            self.repeated.fetch_add(usize::from(sent > 0), Ordering::Relaxed);
+            let (error, asked) = match self.attempt(body, &read) {
+                Attempt::Done(answer) => return Ok(Some(answer)),
+                Attempt::Never(error) => return Err(error),
+                Attempt::Again(error, asked) => (error, asked),
+            };
+            sent += 1;
+            if sent > self.retries {
+                return Err(error.at(format!("after {sent} requests")));
+            }
+            if let Some(asked) = asked.filter(|asked| *asked > self.longest_wait) {
+                return Err(error.at(format!("the server asks to wait {} s", asked.as_secs())));
+            }
+            let backed_off = self.first_wait.saturating_mul(1 << (sent - 1).min(20)).min(self.longest_wait);
+            // Jitter, so that requests that failed together do not come back together.
+            let jitter = rand::rng().random_range(0.5..1.0);
+            wait(asked.map_or(backed_off.mul_f64(jitter), |asked| asked + self.first_wait.mul_f64(jitter)), stop);
+        }
+        Ok(None)
+    }
+
+    fn attempt<R>(&self, body: &str, read: impl Fn(&str) -> Result<R>) -> Attempt<R> {
+        let mut request = self.agent.post(&self.address.completions).header("Content-Type", "application/json");
+        if let Some(key) = &self.key {
+            request = request.header("Authorization", format!("Bearer {}", key.0));
+        }
+        let answered = request.send(body).and_then(|mut response| {
+            let bytes = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec()?;
+            Ok((response, String::from_utf8_lossy(&bytes).into_owned()))
+        });
+        match answered {
+            Ok((response, text)) => self.judge_response(&response, &self.hidden(&text), read),
+            Err(error) => self.broken(&error),
+        }
+    }
+
+    fn judge_response<R>(&self, response: &Response<Body>, text: &str, read: impl Fn(&str) -> Result<R>) -> Attempt<R> {
+        let status = response.status();
+        let error = |fix: &str| {
+            let words = self.hidden(&server_words(text));
+            Error::new(format!("the judge at {} answered {status}", self.address.host), words, fix)
+        };
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let later = header("Retry-After").and_then(|s| s.trim().parse().ok()).map(Duration::from_secs);
+        match status.as_u16() {
+            200..=299 => read(text).map_or_else(|e| Attempt::Again(e, None), Attempt::Done),
+            300..=399 => {
+                let to = self.hidden(header("Location").unwrap_or("no address"));
+                Attempt::Never(Error::new(
+                    format!("the judge at {} sends requests elsewhere", self.address.host),
+                    format!("{status} to {}", cut(&to)),
+                    "if that is right, set HHALIGN_JUDGE_URL to the other address",
+                ))
+            }
+            401 | 403 => Attempt::Never(error("check HHALIGN_JUDGE_KEY and what it may be used for")),
+            404 => Attempt::Never(error("check HHALIGN_JUDGE_URL (it mostly ends in /v1) and HHALIGN_JUDGE_MODEL")),
+            429 => Attempt::Again(error("ask fewer at once or later, and check the account's limits"), later),
+            408 | 500..=599 => Attempt::Again(error("try again later: what was answered so far is kept"), later),
+            _ => Attempt::Never(error("check HHALIGN_JUDGE_MODEL: it must be a chat model that this server has")),
+        }
+    }
+
+    fn broken<R>(&self, error: &ureq::Error) -> Attempt<R> {
+        let host = &self.address.host;
+        let got = cut(&self.hidden(&error.to_string()));
+        let again =
+            |what: &str, fix: &str| Attempt::Again(Error::new(format!("the judge at {host} {what}"), &got, fix), None);
+        match error {
+            ureq::Error::Timeout(_) => again("did not answer in time", "allow a longer time-out, or ask fewer at once"),
+            ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => {
+                again("cannot be reached or broke off", "check that the server runs at HHALIGN_JUDGE_URL")
+            }
+            _ => Attempt::Never(Error::new(
+                format!("the judge at {host} cannot be asked"),
+                got,
+                "check HHALIGN_JUDGE_URL, the network, and a proxy if there is one",
+            )),
+        }
+    }
+
+    fn hidden(&self, text: &str) -> String {
+        self.key.as_ref().map_or_else(|| text.into(), |key| key.hide_in(text))
+    }
+}
+
+/// Sleeps, unless it is told to stop.
+fn wait(time: Duration, stop: &AtomicBool) {
+    let end = Instant::now() + time;
+    while !stop.load(Ordering::Relaxed) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        std::thread::sleep(left.min(LOOK));
+    }
+}
+
+/// What a server says of an error, in the forms that servers use; cut short.
+pub(super) fn server_words(text: &str) -> String {
+    let json: Value = serde_json::from_str(text).unwrap_or_default();
+    let said = [&json["error"]["message"], &json["error"], &json["message"], &json["detail"]];
+    let words = said.iter().find_map(|value| value.as_str()).unwrap_or(text);
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    if words.is_empty() { "no words".into() } else { cut(&words) }
+}
+
+fn cut(words: &str) -> String {
+    match words.char_indices().nth(MAX_WORDS) {
+        Some((at, _)) => format!("{}...", &words[..at]),
+        None => words.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_secrets_in_them_are_not_shown() {
+        let address = |url: &str| Address::read(url).map(|a| (a.completions, a.host, a.loopback));
+        let full = |host: &str| format!("{host}/v1/chat/completions");
+        let read = |url: &str, host: &str, loopback: bool| {
+            let (completions, found, local) = address(url).unwrap();
+            assert_eq!((found.as_str(), local), (host, loopback), "{url}");
+            assert!(completions.ends_with(&full(host)), "{completions}");
+        };
+        read("https://api.openai.com/v1", "api.openai.com", false);
+        read("http://127.0.0.1:8000/v1/", "127.0.0.1:8000", true);
+        read("http://localhost:11434/v1/chat/completions", "localhost:11434", true);
+        read("http://[::1]:80/v1", "[::1]:80", true);
+        for wrong in ["api.openai.com/v1", "ftp://host/v1", "http://", "", "http://a b/v1"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+        for secret in ["https://user:s3cret@host/v1", "https://host/v1?key=s3cret"] {
+            let error = address(secret).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_servers_words_are_found_in_every_form_and_cut() {
+        assert_eq!(server_words("{\"error\": {\"message\": \"no such\\n model\", \"code\": 1}}"), "no such model");
+        assert_eq!(server_words("{\"error\": \"overloaded\"}"), "overloaded");
+        assert_eq!(server_words("{\"detail\": \"Not Found\"}"), "Not Found");
+        assert_eq!(server_words("<html>busy</html>"), "<html>busy</html>");
+        assert_eq!(server_words(""), "no words");
+        assert_eq!(server_words(&"ä".repeat(5000)).chars().count(), MAX_WORDS + 3);
+    }
+}
