@@ -243,6 +243,14 @@ fn a_slow_server_runs_into_the_time_out() {
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 }
 
+#[test]
+fn a_server_without_tls_is_not_spoken_to_in_the_clear() {
+    let port = raw(vec![b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()], Duration::ZERO);
+    let judge = ChatJudge::new(ChatConfig { url: format!("https://127.0.0.1:{port}/v1"), ..config(port) }).unwrap();
+    let error = failure(&judge, &[question("x", "y")]);
+    assert!(error.contains("no safe connection") && judge.usage().requests == 1, "{error}");
+}
+
 /// A server that answers one connection after another with raw bytes, and closes each.
 fn raw(answers: Vec<Vec<u8>>, pause: Duration) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -251,8 +259,8 @@ fn raw(answers: Vec<Vec<u8>>, pause: Duration) -> u16 {
         for answer in answers {
             let (mut socket, _) = listener.accept().unwrap();
             let (mut request, mut buffer) = (vec![], [0; 4096]);
-            // The body ends with the object that the message stands in.
-            while !request.ends_with(b"}") {
+            // The body ends with the object that the message stands in; a greeting of TLS begins with its own byte.
+            while !request.ends_with(b"}") && request.first() != Some(&0x16) {
                 let read = socket.read(&mut buffer).unwrap();
                 request.extend_from_slice(&buffer[..read]);
             }

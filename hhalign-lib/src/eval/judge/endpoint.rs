@@ -214,6 +214,12 @@ impl Endpoint {
             |what: &str, fix: &str| Attempt::Again(Error::new(format!("the judge at {host} {what}"), &got, fix), None);
         match error {
             ureq::Error::Timeout(_) => again("did not answer in time", "allow a longer time-out, or ask fewer at once"),
+            // What TLS refuses: a certificate that nobody known has signed, or a server that speaks plain HTTP.
+            ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => Attempt::Never(Error::new(
+                format!("no safe connection to the judge at {host}"),
+                got,
+                "check whether HHALIGN_JUDGE_URL begins with http or https, and the server's certificate",
+            )),
             ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => {
                 again("cannot be reached or broke off", "check that the server runs at HHALIGN_JUDGE_URL")
             }

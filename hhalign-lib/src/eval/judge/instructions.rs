@@ -170,7 +170,7 @@ mod tests {
             "{\"answer\": \"A\", \"winner\": \"B\"}",
             "{\"reply\": \"A\"}",
             "{\"answer\": 1}",
-            "[\"A\"]",
+            "[\"A\", \"B\"]",
         ] {
             assert_eq!(read_verdict(answer), None, "{answer}");
         }
