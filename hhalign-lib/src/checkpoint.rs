@@ -22,28 +22,12 @@ use crate::tokenize::{EOS, Tokenizer};
 /// A file cannot be written.
 pub fn save_model(model: &Gpt, tokenizer: &Tokenizer, path: impl AsRef<Path>) -> Result<PathBuf> {
     let folder = path.as_ref().with_extension("");
-    let weights = folder.join("model.safetensors");
-    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
-    write_tensors(&weights, model.parameters(), format)?;
+    let more = json!({ "architectures": ["GPT2LMHeadModel"] });
+    write_model_folder(&folder, model.parameters(), &model.config, tokenizer, &more)?;
     let eos = tokenizer.eos_id();
-    let c = &model.config;
-    let config = json!({
-        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "tie_word_embeddings": true,
-        "vocab_size": c.vocab_size, "n_positions": c.block_size, "n_embd": c.n_embd, "n_layer": c.n_layer, "n_head": c.n_head,
-        "layer_norm_epsilon": c.layer_norm_epsilon, "resid_pdrop": c.dropout, "embd_pdrop": c.dropout, "attn_pdrop": c.dropout,
-        "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos, "dtype": "float32",
-    });
-    let tokenizer_config = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": c.block_size, "clean_up_tokenization_spaces": false,
-        "bos_token": EOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS,
-    });
     let generation = json!({ "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos });
-    for (name, value) in
-        [("config.json", config), ("tokenizer_config.json", tokenizer_config), ("generation_config.json", generation)]
-    {
-        files::write_atomic(&folder.join(name), format!("{value:#}\n").as_bytes())?;
-    }
-    tokenizer.save(folder.join("tokenizer.json"))?;
+    files::write_atomic(&folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())?;
+    let weights = folder.join("model.safetensors");
     // One file by a second name costs no space; where links are not to be had, a copy serves.
     let flat = folder.with_extension("safetensors");
     let temporary = files::temporary_beside(&flat)?;
@@ -55,6 +39,37 @@ pub fn save_model(model: &Gpt, tokenizer: &Tokenizer, path: impl AsRef<Path>) ->
     // Renaming one link of a file over another of the same file leaves both names standing.
     let _ = fs::remove_file(&temporary);
     Ok(flat)
+}
+
+/// Writes weights, `config.json` and tokenizer of a GPT-2 in the layout that transformers reads; `more` is added to the
+/// config, or takes the place of what stands there.
+pub(crate) fn write_model_folder(
+    folder: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    c: &GptConfig,
+    tokenizer: &Tokenizer,
+    more: &Value,
+) -> Result<()> {
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    write_tensors(&folder.join("model.safetensors"), tensors, format)?;
+    let eos = tokenizer.eos_id();
+    let mut config = json!({
+        "model_type": "gpt2", "activation_function": "gelu_new", "tie_word_embeddings": true,
+        "vocab_size": c.vocab_size, "n_positions": c.block_size, "n_embd": c.n_embd, "n_layer": c.n_layer, "n_head": c.n_head,
+        "layer_norm_epsilon": c.layer_norm_epsilon, "resid_pdrop": c.dropout, "embd_pdrop": c.dropout, "attn_pdrop": c.dropout,
+        "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos, "dtype": "float32",
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    let tokenizer_config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": c.block_size, "clean_up_tokenization_spaces": false,
+        "bos_token": EOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS,
+    });
+    for (name, value) in [("config.json", config), ("tokenizer_config.json", tokenizer_config)] {
+        files::write_atomic(&folder.join(name), format!("{value:#}\n").as_bytes())?;
+    }
+    tokenizer.save(folder.join("tokenizer.json"))
 }
 
 /// Loads a model and its tokenizer from what [`save_model`] wrote, or from a GPT-2 folder of Hugging Face's.

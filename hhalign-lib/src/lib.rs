@@ -41,6 +41,7 @@ pub mod pages;
 pub mod parallel;
 pub mod plot;
 pub mod prelude;
+pub mod reward;
 pub mod rng;
 pub mod sample;
 pub mod score;

@@ -109,29 +109,49 @@ impl AdamW {
             return Err(Error::new("the optimiser was made for another model", got, "make one with AdamW::new"));
         }
         self.steps += 1;
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
-        let correction1 = 1.0 - beta1.powi(self.steps as i32);
-        let correction2 = 1.0 - beta2.powi(self.steps as i32);
         let work: Vec<_> = self.shapes.iter().zip(&mut self.moments).zip(gradients.values()).collect();
         let work: Vec<_> = work.into_iter().map(|((shape, m), g)| (shape, Mutex::new(m), g)).collect();
         parallel::map(&work, |((name, shape), moments, gradient)| {
             let var = model.vars().get(name).ok_or_else(|| {
                 Error::new("a frozen model cannot change", name.as_str(), "use Gpt::fork for a copy that can")
             })?;
-            let decay = if shape.len() >= 2 { weight_decay } else { 0.0 };
-            var.inplace_op1(&Update {
-                moments: Mutex::new(&mut **moments.lock().expect("each is changed by one thread")),
-                gradient,
-                scale: scale as f32,
-                betas: [beta1 as f32, beta2 as f32],
-                keep: (1.0 - learning_rate * decay) as f32,
-                rate: (learning_rate / correction1) as f32,
-                root: (1.0 / correction2.sqrt()) as f32,
-                epsilon: epsilon as f32,
-            })?;
+            let rule = self.config.rule(self.steps, scale, learning_rate, shape.len() >= 2);
+            let mut moments = moments.lock().expect("each is changed by one thread");
+            var.inplace_op1(&Update { moments: Mutex::new(&mut **moments), gradient, rule })?;
             Ok(())
         })?;
         Ok(())
+    }
+}
+
+/// AdamW over one vector that belongs to no model, such as a head of numbers; it decays as a matrix does.
+#[derive(Clone)]
+pub struct VectorAdamW {
+    config: AdamWConfig,
+    steps: usize,
+    moments: [Vec<f32>; 2],
+}
+
+impl VectorAdamW {
+    /// Fresh moments of zero for `n` numbers.
+    pub fn new(config: AdamWConfig, n: usize) -> Self {
+        Self::restore(config, 0, [vec![0.0; n], vec![0.0; n]])
+    }
+
+    /// Moments out of a checkpoint.
+    pub fn restore(config: AdamWConfig, steps: usize, moments: [Vec<f32>; 2]) -> Self {
+        Self { config, steps, moments }
+    }
+
+    /// First and second moments.
+    pub fn moments(&self) -> &[Vec<f32>; 2] {
+        &self.moments
+    }
+
+    /// One step on a gradient multiplied by `scale`.
+    pub fn step(&mut self, values: &mut [f32], gradient: &[f32], scale: f64, learning_rate: f64) {
+        self.steps += 1;
+        self.config.rule(self.steps, scale, learning_rate, true).apply(values, &mut self.moments, gradient);
     }
 }
 
@@ -139,12 +159,34 @@ impl AdamW {
 struct Update<'a> {
     moments: Mutex<&'a mut [Vec<f32>; 2]>,
     gradient: &'a [f32],
+    rule: Rule,
+}
+
+/// The numbers of one step.
+struct Rule {
     scale: f32,
     betas: [f32; 2],
     keep: f32,
     rate: f32,
     root: f32,
     epsilon: f32,
+}
+
+impl AdamWConfig {
+    /// What the step of number `steps`, counted from 1, does.
+    fn rule(&self, steps: usize, scale: f64, learning_rate: f64, decays: bool) -> Rule {
+        let decay = if decays { self.weight_decay } else { 0.0 };
+        let correction1 = 1.0 - self.beta1.powi(steps as i32);
+        let correction2 = 1.0 - self.beta2.powi(steps as i32);
+        Rule {
+            scale: scale as f32,
+            betas: [self.beta1 as f32, self.beta2 as f32],
+            keep: (1.0 - learning_rate * decay) as f32,
+            rate: (learning_rate / correction1) as f32,
+            root: (1.0 / correction2.sqrt()) as f32,
+            epsilon: self.epsilon as f32,
+        }
+    }
 }
 
 impl InplaceOp1 for Update<'_> {
@@ -157,9 +199,15 @@ impl InplaceOp1 for Update<'_> {
             candle_core::bail!("AdamW changes contiguous f32 parameters on the CPU");
         };
         let mut moments = self.moments.lock().expect("one thread");
-        let [first, second] = &mut **moments;
+        self.rule.apply(&mut values[start..end], &mut moments, self.gradient);
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn apply(&self, values: &mut [f32], [first, second]: &mut [Vec<f32>; 2], gradient: &[f32]) {
         let [beta1, beta2] = self.betas;
-        let parts = values[start..end].iter_mut().zip(first).zip(second).zip(self.gradient);
+        let parts = values.iter_mut().zip(first).zip(second).zip(gradient);
         widest!({
             for (((weight, m), v), g) in parts {
                 let g = g * self.scale;
@@ -168,7 +216,6 @@ impl InplaceOp1 for Update<'_> {
                 *weight = *weight * self.keep - self.rate * *m / (v.sqrt() * self.root + self.epsilon);
             }
         });
-        Ok(())
     }
 }
 

@@ -172,6 +172,18 @@ impl Tokenizer {
         self.eos_id
     }
 
+    /// An id that no text is ever encoded to: the byte 255, which UTF-8 does not have.
+    ///
+    /// # Errors
+    /// A vocabulary without that byte.
+    pub fn never_in_text(&self) -> Result<u32> {
+        let missing = || {
+            let fix = "use a byte-level tokenizer, in which every byte has an id";
+            Error::new("the tokenizer has no id for the byte 255", "a vocabulary without it", fix)
+        };
+        self.inner.token_to_id(&byte_alphabet()[255].to_string()).ok_or_else(missing)
+    }
+
     /// Says whether it can be the tokenizer of a model with so many ids.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["kl"],
     &["optim"],
     &["train"],
+    &["reward"],
     &["eval"],
     &["options"],
     &["plot"],

@@ -16,9 +16,10 @@ pub(super) struct Span {
 ///
 /// A prompt that several replies follow stands there once. The rows of each reply attend to the prompt's rows and to
 /// their own, at the positions they would have right behind the prompt: under causal attention this gives exactly the
-/// hidden states of separate sequences. The last token of a reply predicts nothing and has no row.
+/// hidden states of separate sequences. The last token of a reply predicts nothing and has no row, unless the reply was
+/// added by [`Packed::push_whole`].
 ///
-/// Shapes: R rows; N reply tokens, the targets, in the order of the replies.
+/// Shapes: R rows; N targets, in the order of the replies; E ends, one for each whole reply.
 #[derive(Debug, Clone, Default)]
 pub struct Packed {
     pub(super) ids: Vec<u32>,
@@ -29,6 +30,8 @@ pub struct Packed {
     /// For every target its place in `needed`.
     pub(super) target_rows: Vec<usize>,
     pub(super) targets: Vec<u32>,
+    /// For the last token of every whole reply its place in `needed`.
+    pub(super) end_rows: Vec<usize>,
     reply_lengths: Vec<usize>,
 }
 
@@ -38,43 +41,58 @@ impl Packed {
     /// # Errors
     /// An empty prompt or reply, or no reply.
     pub fn push(&mut self, prompt: &[u32], replies: &[&[u32]]) -> Result<()> {
-        if prompt.is_empty() || replies.is_empty() || replies.iter().any(|r| r.is_empty()) {
-            let got = format!(
-                "{} prompt tokens, replies of {:?}",
-                prompt.len(),
-                replies.iter().map(|r| r.len()).collect::<Vec<_>>()
-            );
-            return Err(Error::new(
-                "a sequence needs a prompt and a reply",
-                got,
-                "drop such pairs; the audit of Dataset::read does",
-            ));
-        }
+        check_parts(prompt, replies)?;
+        self.add(prompt, replies, None);
+        Ok(())
+    }
+
+    /// The same with a row for the last token of each reply, the end of text: what a reward is read from. Only the first
+    /// `predicted` replies are targets too.
+    ///
+    /// # Errors
+    /// An empty prompt or reply, or no reply.
+    pub fn push_whole(&mut self, prompt: &[u32], replies: &[&[u32]], predicted: usize) -> Result<()> {
+        check_parts(prompt, replies)?;
+        self.add(prompt, replies, Some(predicted));
+        Ok(())
+    }
+
+    /// `whole`: whether replies have a row at their end, and how many of them are targets.
+    fn add(&mut self, prompt: &[u32], replies: &[&[u32]], whole: Option<usize>) {
         let start = self.ids.len();
         self.rows_of(prompt, 0);
         let shared = start..self.ids.len();
         let alone = replies.len() == 1;
         let last_of_prompt = self.needed.len();
-        self.needed.push(shared.end - 1);
+        let predicted = whole.unwrap_or(replies.len());
+        if predicted > 0 {
+            self.needed.push(shared.end - 1);
+        }
         if !alone {
             self.spans.push(Span { rows: shared.clone(), prefix: 0..0 });
         }
-        for reply in replies {
+        for (i, reply) in replies.iter().enumerate() {
             let first = self.ids.len();
-            self.rows_of(&reply[..reply.len() - 1], prompt.len());
+            let n = reply.len() - 1;
+            self.rows_of(&reply[..n + usize::from(whole.is_some())], prompt.len());
             // A single reply goes on in the prompt's own span.
             let (rows, prefix) =
                 if alone { (start..self.ids.len(), 0..0) } else { (first..self.ids.len(), shared.clone()) };
             if !rows.is_empty() {
                 self.spans.push(Span { rows, prefix });
             }
-            self.target_rows.push(last_of_prompt);
-            self.target_rows.extend(self.needed.len()..self.needed.len() + reply.len() - 1);
-            self.needed.extend(first..self.ids.len());
-            self.targets.extend_from_slice(reply);
-            self.reply_lengths.push(reply.len());
+            if i < predicted {
+                self.target_rows.push(last_of_prompt);
+                self.target_rows.extend(self.needed.len()..self.needed.len() + n);
+                self.needed.extend(first..first + n);
+                self.targets.extend_from_slice(reply);
+                self.reply_lengths.push(reply.len());
+            }
+            if whole.is_some() {
+                self.end_rows.push(self.needed.len());
+                self.needed.push(first + n);
+            }
         }
-        Ok(())
     }
 
     fn rows_of(&mut self, ids: &[u32], position: usize) {
@@ -87,12 +105,17 @@ impl Packed {
         self.ids.len()
     }
 
-    /// Reply tokens: N.
+    /// Reply tokens that are predicted: N.
     pub fn n_targets(&self) -> usize {
         self.targets.len()
     }
 
-    /// Reply tokens in each sequence, in the order in which they were added; they sum to N.
+    /// Whole replies: E.
+    pub fn n_ends(&self) -> usize {
+        self.end_rows.len()
+    }
+
+    /// Targets in each sequence that has any, in the order in which they were added; they sum to N.
     pub fn reply_lengths(&self) -> &[usize] {
         &self.reply_lengths
     }
@@ -114,7 +137,7 @@ impl Packed {
     /// A number that another pack would hardly have.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&self.ids, &self.positions, &self.target_rows, &self.targets).hash(&mut hasher);
+        (&self.ids, &self.positions, &self.target_rows, &self.targets, &self.end_rows).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -140,4 +163,13 @@ impl Packed {
         }
         Ok(())
     }
+}
+
+fn check_parts(prompt: &[u32], replies: &[&[u32]]) -> Result<()> {
+    if !prompt.is_empty() && !replies.is_empty() && replies.iter().all(|r| !r.is_empty()) {
+        return Ok(());
+    }
+    let lengths: Vec<usize> = replies.iter().map(|r| r.len()).collect();
+    let got = format!("{} prompt tokens, replies of {lengths:?}", prompt.len());
+    Err(Error::new("a sequence needs a prompt and a reply", got, "drop such pairs; the audit of Dataset::read does"))
 }

@@ -49,7 +49,7 @@ pub struct Workspace {
     d_stream: Vec<f32>,
     d_narrow: Vec<f32>,
     d_wide: Vec<f32>,
-    /// Rows that predict a target, before and after the last layer norm, (N, C).
+    /// Rows that predict a target, then those at the end of a reply, before and after the last layer norm, (N + E, C).
     picked: Vec<f32>,
     hidden: Vec<f32>,
     d_hidden: Vec<f32>,
@@ -112,13 +112,24 @@ impl Workspace {
         check_lengths(weights, packed, slopes, gradients)?;
         self.run(weights, packed, keep)?;
         self.known_slopes = Some(slopes.to_vec());
-        let size = packed.n_targets() * weights.config.n_embd;
-        let (hidden, dhidden) = (&self.hidden[..size], sized(&mut self.d_hidden, size));
+        let c = weights.config.n_embd;
+        let size = packed.n_targets() * c;
+        let hidden = &self.hidden[..size];
+        let dhidden = &mut sized(&mut self.d_hidden, size + packed.n_ends() * c)[..size];
         let backward = Backward { slopes, dhidden, dwte: &mut gradients.values_mut()[0] };
         Ok(head::log_probs(&mut self.products, &weights.head, hidden, &packed.targets, guesses, Some(backward)))
     }
 
-    /// From ids to the hidden rows that predict a target.
+    /// The last hidden states at the ends of whole replies, as the forward pass just before left them.
+    ///
+    /// # Shapes
+    /// (E, C)
+    pub fn ends(&self, weights: &Weights<'_>, packed: &Packed) -> &[f32] {
+        let c = weights.config.n_embd;
+        &self.hidden[packed.n_targets() * c..][..packed.n_ends() * c]
+    }
+
+    /// From ids to the hidden rows that predict a target or end a reply.
     fn run(&mut self, weights: &Weights<'_>, packed: &Packed, keep: Keep) -> Result<()> {
         let config = weights.config;
         self.forwarded = None;
@@ -152,8 +163,10 @@ impl Workspace {
             self.stream[to] = out;
         }
         let end = &self.stream[if keep == Keep::Nothing { n_layer % 2 } else { last }];
-        let picked = sized(&mut self.picked, packed.targets.len() * c);
-        gather(end, &packed.target_rows, picked);
+        let n = packed.n_targets() * c;
+        let picked = sized(&mut self.picked, n + packed.n_ends() * c);
+        gather(end, &packed.target_rows, &mut picked[..n]);
+        gather(end, &packed.end_rows, &mut picked[n..]);
         let hidden = sized(&mut self.hidden, picked.len());
         layer_norm(picked, weights.ln_f, config.layer_norm_epsilon as f32, hidden, &mut self.moments_f);
         if keep != Keep::Nothing {
@@ -223,7 +236,29 @@ impl Workspace {
         dlogps: &[f32],
         gradients: &mut Gradients,
     ) -> Result<()> {
+        self.backward_ends(weights, packed, dlogps, &[], gradients)
+    }
+
+    /// The same with a gradient of the [ends](Workspace::ends) as well; none at all stands for zeros.
+    ///
+    /// # Shapes
+    /// dlogps (N), dends (E, C)
+    ///
+    /// # Errors
+    /// As [`Workspace::backward`].
+    pub fn backward_ends(
+        &mut self,
+        weights: &Weights<'_>,
+        packed: &Packed,
+        dlogps: &[f32],
+        dends: &[f32],
+        gradients: &mut Gradients,
+    ) -> Result<()> {
         check_lengths(weights, packed, dlogps, gradients)?;
+        if !dends.is_empty() && dends.len() != packed.n_ends() * weights.config.n_embd {
+            let got = format!("{} numbers for {} ends", dends.len(), packed.n_ends());
+            return Err(Error::new("the gradient of the ends does not fit the pack", got, "give n_embd for each end"));
+        }
         let same_slopes = self.known_slopes.as_ref().is_none_or(|known| known == dlogps);
         if self.forwarded.take() != Some(packed.fingerprint()) || !same_slopes {
             return Err(Error::new(
@@ -235,7 +270,7 @@ impl Workspace {
         let (r, c, n_layer) = (packed.n_rows(), weights.config.n_embd, weights.config.n_layer);
         let [wte, wpe, rest @ ..] = gradients.values_mut() else { unreachable!("every model has embeddings") };
         let [rest @ .., ln_f_weight, ln_f_bias] = rest else { unreachable!("every model has a last layer norm") };
-        self.head_backward(weights, packed, dlogps, wte, [ln_f_weight, ln_f_bias]);
+        self.head_backward(weights, packed, (dlogps, dends), wte, [ln_f_weight, ln_f_bias]);
         let blocks = rest.as_chunks_mut::<12>().0;
         for layer in (0..n_layer).rev() {
             let at = layer % self.kept.len();
@@ -258,23 +293,31 @@ impl Workspace {
         &mut self,
         weights: &Weights<'_>,
         packed: &Packed,
-        dlogps: &[f32],
+        (dlogps, dends): (&[f32], &[f32]),
         dwte: &mut [f32],
         [dweight, dbias]: [&mut Vec<f32>; 2],
     ) {
-        let (c, n) = (weights.config.n_embd, packed.targets.len());
+        let c = weights.config.n_embd;
+        let (n, all) = (packed.n_targets(), packed.n_targets() + packed.n_ends());
         if self.known_slopes.is_none() {
-            let (hidden, dhidden) = (&self.hidden[..n * c], sized(&mut self.d_hidden, n * c));
+            let (hidden, dhidden) = (&self.hidden[..n * c], &mut sized(&mut self.d_hidden, all * c)[..n * c]);
             let backward = Backward { slopes: dlogps, dhidden, dwte };
             head::log_probs(&mut self.products, &weights.head, hidden, &packed.targets, None, Some(backward));
         }
-        let d_hidden = &self.d_hidden[..n * c];
-        let d_picked = sized(&mut self.d_wide, n * c);
+        match dends {
+            [] => self.d_hidden[n * c..all * c].fill(0.0),
+            dends => self.d_hidden[n * c..all * c].copy_from_slice(dends),
+        }
+        let d_hidden = &self.d_hidden[..all * c];
+        let d_picked = sized(&mut self.d_wide, all * c);
         d_picked.fill(0.0);
-        let picked = &self.picked[..n * c];
+        let picked = &self.picked[..all * c];
         layer_norm_backward(d_hidden, picked, weights.ln_f[0], &self.moments_f, d_picked, [dweight, dbias]);
         sized(&mut self.d_stream, packed.n_rows() * c);
-        scatter(d_picked, &packed.target_rows, &mut self.d_stream[..packed.needed.len() * c]);
+        let d_stream = &mut self.d_stream[..packed.needed.len() * c];
+        d_stream.fill(0.0);
+        scatter_add(&d_picked[..n * c], &packed.target_rows, c, d_stream);
+        scatter_add(&d_picked[n * c..], &packed.end_rows, c, d_stream);
     }
 
     /// From the gradient of the stream behind a block to that before it, both in `d_stream`.
@@ -324,7 +367,8 @@ impl Workspace {
             // Back to all rows: nothing flows into those that did not go on.
             let spread = sized(&mut self.needed_x, r * c);
             for buffer in [&mut self.d_narrow, &mut self.d_stream] {
-                scatter(&buffer[..n * c], &packed.needed, spread);
+                spread.fill(0.0);
+                scatter_add(&buffer[..n * c], &packed.needed, c, spread);
                 buffer[..r * c].copy_from_slice(spread);
             }
         }
@@ -342,14 +386,12 @@ impl Workspace {
 
 /// `to` becomes the rows of `from` at `rows`.
 fn gather(from: &[f32], rows: &[usize], to: &mut [f32]) {
-    let c = to.len() / rows.len();
-    to.chunks_exact_mut(c).zip(rows).for_each(|(to, &row)| to.copy_from_slice(&from[row * c..][..c]));
+    let c = to.len() / rows.len().max(1);
+    to.chunks_exact_mut(c.max(1)).zip(rows).for_each(|(to, &row)| to.copy_from_slice(&from[row * c..][..c]));
 }
 
-/// `to` becomes zero but for the rows at `rows`, to which those of `from` are added.
-fn scatter(from: &[f32], rows: &[usize], to: &mut [f32]) {
-    let c = from.len() / rows.len();
-    to.fill(0.0);
+/// Adds the rows of `from`, c wide, to those of `to` at `rows`.
+fn scatter_add(from: &[f32], rows: &[usize], c: usize, to: &mut [f32]) {
     for (from, &row) in from.chunks_exact(c).zip(rows) {
         to[row * c..][..c].iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
     }
