@@ -5,7 +5,8 @@
 
 FOLDER holds model.safetensors, config.json and tokenizer.json in the Hugging Face layout. FILE (as given, or
 else inside FOLDER) is {"input_ids": [[..]], "logits": [[[..]]]}: rows of equal length and the float32 logits
-hhalign computed for them. Exit status 1: a tensor is missing or unknown, the tokenizer and the model do not fit,
+hhalign computed for them; or for a reward model {"input_ids": [[..]], "scores": [..]}: rows of any length, which are
+padded here, and a reward for each. Exit status 1: a tensor is missing or unknown, the tokenizer and the model do not fit,
 or a logit is off by more than 1e-4. Written for transformers==4.56.2, torch==2.8.0.
 """
 import argparse
@@ -14,7 +15,8 @@ import os
 import sys
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification,
+                          PreTrainedTokenizerFast)
 
 TOLERANCE = 1e-4
 
@@ -26,7 +28,9 @@ def main():
     args = parser.parse_args()
     failures = []
 
-    model, info = AutoModelForCausalLM.from_pretrained(
+    architecture = AutoConfig.from_pretrained(args.folder, local_files_only=True).architectures[0]
+    auto = AutoModelForSequenceClassification if architecture.endswith("SequenceClassification") else AutoModelForCausalLM
+    model, info = auto.from_pretrained(
         args.folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True,
         output_loading_info=True)
     model.eval()
@@ -48,16 +52,21 @@ def main():
         path = args.parity if os.path.exists(args.parity) else os.path.join(args.folder, args.parity)
         with open(path) as f:
             parity = json.load(f)
-        expected = torch.tensor(parity["logits"], dtype=torch.float32)
+        what = "scores" if "scores" in parity else "logits"
+        expected = torch.tensor(parity[what], dtype=torch.float32)
+        rows = [torch.tensor(row) for row in parity["input_ids"]]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=model.config.pad_token_id)
         with torch.no_grad():
-            logits = model(torch.tensor(parity["input_ids"])).logits
+            logits = model(ids).logits
+        if what == "scores":
+            logits = logits.squeeze(-1)
         if logits.shape != expected.shape:
-            failures.append(f"logits have shape {tuple(logits.shape)}, the file's {tuple(expected.shape)}")
+            failures.append(f"{what} have shape {tuple(logits.shape)}, the file's {tuple(expected.shape)}")
         else:
             worst = (logits - expected).abs().max().item()
-            print(f"logits: max abs difference {worst:.3e} over {logits.numel()} values (limit {TOLERANCE:.0e})")
+            print(f"{what}: max abs difference {worst:.3e} over {logits.numel()} values (limit {TOLERANCE:.0e})")
             if not worst <= TOLERANCE:  # also catches NaN
-                failures.append("logits differ")
+                failures.append(f"{what} differ")
 
     for failure in failures:
         print("FAILED", failure)

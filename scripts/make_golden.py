@@ -12,6 +12,9 @@ shape [1]); ids are i64. Weights and ids come from numpy's PCG64 with fixed seed
                                sft_loss [1], grad_norm [1], grad.<parameter>
 dpo_expected.safetensors       {chosen,rejected}_{ids,mask,policy_logps,ref_logps}, losses (B,), loss [1],
                                grad_norm [1], grad.<parameter>
+reward_expected.safetensors    a scalar head on gpt2_l2: head (1,C), {chosen,rejected}_rewards (B,), loss [1] with its
+                               language-model part, grad_norm [1], grad.<parameter>, grad.score.weight
+reward_run.json, .safetensors  six AdamW steps of a reward model on gpt2_l2, its head beginning at zero
 trajectories.json, .safetensors   ten AdamW steps of SFT and of DPO on gpt2_l2; final weights <run>.<parameter>
 losses.json                    every preference loss on fixed points, with its gradients
 
@@ -28,7 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 torch.set_num_threads(1)
 BETA = 0.1
@@ -96,6 +99,29 @@ def dpo_losses(model, ref_logps, chosen, rejected):
     return -F.logsigmoid(BETA * margin)
 
 
+def reward_model(policy, head):
+    """transformers' own: the policy's transformer, and a head that reads the last token that is not padding (id 0)."""
+    config = copy.deepcopy(policy.config)
+    config.num_labels, config.pad_token_id = 1, 0
+    model = GPT2ForSequenceClassification(config).eval().double()
+    model.transformer = fresh(policy).transformer
+    with torch.no_grad():
+        model.score.weight.copy_(head)
+    return model
+
+
+def rewards(model, batch):
+    return model(batch[0]).logits.squeeze(-1)
+
+
+def reward_loss(model, chosen, rejected, lm_weight=0.3):
+    """Bradley and Terry, and beside it the language-model loss on the tokens of the chosen replies."""
+    pairs = -F.logsigmoid(rewards(model, chosen) - rewards(model, rejected)).mean()
+    ids, mask = chosen
+    logits = model.transformer(ids).last_hidden_state @ model.transformer.wte.weight.T
+    return pairs + lm_weight * -(token_logps(logits, ids) * mask[:, 1:]).sum() / mask[:, 1:].sum()
+
+
 def gradients(model):
     """grad.<parameter> and the global L2 norm."""
     grads = {"grad." + n: p.grad for n, p in model.named_parameters()}
@@ -120,7 +146,7 @@ def schedule(step, peak=1e-3, warmup=3, total=10):
     return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def trajectory(model, loss_fn, lrs):
+def trajectory(model, loss_fn, lrs, final=FINAL):
     """AdamW: decay on tensors of two or more dimensions only, gradients clipped at global norm 1."""
     params = list(model.parameters())
     groups = [{"params": [p for p in params if p.dim() >= 2], "weight_decay": 0.1},
@@ -139,7 +165,7 @@ def trajectory(model, loss_fn, lrs):
     with torch.no_grad():
         log["final_loss"] = loss_fn(model).item()
     named = dict(model.named_parameters())
-    return log, {name: named[name] for name in FINAL}
+    return log, {name: named[name] for name in final}
 
 
 # (pi_w, pi_l, ref_w, ref_l, Lw, Ll); all exact in float32, so that a float32 reader has the same inputs.
@@ -267,6 +293,20 @@ def main(target):
         tensors |= {name + "_ids": batch[0], name + "_mask": batch[1],
                     name + "_policy_logps": seq_logps(model, batch), name + "_ref_logps": ref_logps[i]}
     write_tensors(at("dpo_expected.safetensors"), tensors)
+
+    head = torch.from_numpy(np.random.default_rng(15).normal(0.0, 0.3, (1, 32))).float()
+    model = reward_model(policy, head)
+    loss = reward_loss(model, chosen, rejected)
+    loss.backward()
+    write_tensors(at("reward_expected.safetensors"), {
+        "head": head, "chosen_rewards": rewards(model, chosen), "rejected_rewards": rewards(model, rejected),
+        "loss": loss} | gradients(model))
+    log, weights = trajectory(reward_model(policy, torch.zeros(1, 32)), lambda m: reward_loss(m, chosen, rejected),
+                              [1e-3] * 6, FINAL + ["score.weight"])
+    write_tensors(at("reward_run.safetensors"), weights)
+    with open(at("reward_run.json"), "w") as f:
+        json.dump(log, f, indent=1, allow_nan=False)
+        f.write("\n")
 
     runs = {"sft": (lambda m: sft_loss(m, sft_batch), [schedule(i) for i in range(10)]),
             "dpo": (lambda m: dpo_losses(m, ref_logps, chosen, rejected).mean(), [1e-3] * 10)}

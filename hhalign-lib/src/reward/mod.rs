@@ -31,7 +31,7 @@ pub struct RewardConfig {
     pub lm_weight: f64,
     /// Share of tokens that are left out at random in training: of few pairs a model learns single words by heart.
     pub token_dropout: f64,
-    /// Tokens of the prompt that are read, from its end; half of the model's block at most.
+    /// Tokens of the prompt that are read, from its end; half of the pairs' `max_length` at most.
     pub max_prompt: usize,
 }
 
@@ -43,6 +43,11 @@ impl Default for RewardConfig {
 }
 
 impl RewardConfig {
+    /// Ids of prompt and reply that are read where pairs were cut to `max_length`; replies have half of it at most.
+    fn limits(&self, max_length: usize) -> [usize; 2] {
+        [self.max_prompt.min(max_length - max_length / 2), max_length / 2]
+    }
+
     /// Says what is wrong with the settings, if anything; [`RewardModel::train`] calls it.
     ///
     /// # Errors
@@ -95,6 +100,32 @@ pub fn bradley_terry(chosen: &Tensor, rejected: &Tensor) -> Result<Tensor> {
     Ok(nn::log_sigmoid(&(chosen - rejected)?)?.neg()?)
 }
 
+/// All texts of the pairs as language-model data: the dialogue with the chosen reply, and the rejected reply behind its
+/// prompt. [`Sft`](crate::train::Sft) on it reads every token once, prompts too; a reward model that begins with those
+/// weights knows the language.
+///
+/// # Example
+/// ```
+/// use hhalign::{batch::{TokenizedPair, TokenizedPairs}, reward::whole_dialogues};
+/// let pair = TokenizedPair { prompt: vec![1, 2], chosen: vec![3, 0], rejected: vec![4, 0] };
+/// let dialogues = whole_dialogues(&TokenizedPairs::from_ids(vec![pair], 8, 0));
+/// assert_eq!((dialogues.pairs[0].prompt.as_slice(), dialogues.pairs[0].chosen.as_slice()), (&[0][..], &[1, 2, 3, 0][..]));
+/// assert_eq!((dialogues.pairs[1].prompt.as_slice(), dialogues.pairs[1].chosen.as_slice()), (&[1, 2][..], &[4, 0][..]));
+/// ```
+pub fn whole_dialogues(pairs: &TokenizedPairs) -> TokenizedPairs {
+    let eos = vec![pairs.eos_id()];
+    let two = |p: &TokenizedPair| {
+        let mut whole = [p.prompt.as_slice(), &p.chosen].concat();
+        // The end of text stands in front and takes a place; the beginning gives way, as in a prompt that is too long.
+        whole.drain(..(whole.len() + 1).saturating_sub(pairs.max_length));
+        [
+            TokenizedPair { prompt: eos.clone(), chosen: whole, rejected: eos.clone() },
+            TokenizedPair { prompt: p.prompt.clone(), chosen: p.rejected.clone(), rejected: eos.clone() },
+        ]
+    };
+    TokenizedPairs::from_ids(pairs.pairs.iter().flat_map(two).collect(), pairs.max_length, pairs.eos_id())
+}
+
 /// What was written down while a reward model was trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RewardTraining {
@@ -132,7 +163,8 @@ pub struct RewardModel {
     gpt: Gpt,
     /// w, (C).
     head: Vec<f32>,
-    max_prompt: usize,
+    /// Ids of the prompt and of the reply that are read at most.
+    limits: [usize; 2],
     /// In what numbers replies are scored.
     pub precision: Precision,
     /// How it was trained; `None` for one that was loaded from a folder.
@@ -142,18 +174,23 @@ pub struct RewardModel {
 }
 
 impl RewardModel {
-    /// A reward model of given parts; the scores are w · h with w the `head`.
+    /// A reward model of given parts; the scores are w · h with w the `head`. Of a prompt the last `max_prompt` ids are
+    /// read, of a reply the first `max_reply`, the end of text among them.
     ///
     /// # Errors
-    /// A head of another width than the model, or a `max_prompt` of zero.
-    pub fn from_parts(gpt: &Gpt, head: Vec<f32>, max_prompt: usize) -> Result<Self> {
-        if head.len() != gpt.config.n_embd || max_prompt == 0 {
-            let got = format!("a head of {} numbers, n_embd {}, max_prompt {max_prompt}", head.len(), gpt.config.n_embd);
-            return Err(Error::new("these parts make no reward model", got, "give n_embd numbers and a max_prompt"));
+    /// A head of another width than the model, or limits that are zero or together longer than the block.
+    pub fn from_parts(gpt: &Gpt, head: Vec<f32>, [max_prompt, max_reply]: [usize; 2]) -> Result<Self> {
+        let (width, block) = (gpt.config.n_embd, gpt.config.block_size);
+        if head.len() != width {
+            let got = format!("{} numbers, n_embd {width}", head.len());
+            return Err(Error::new("the head has another width than the model", got, "give n_embd numbers"));
         }
-        let gpt = gpt.freeze()?;
-        let max_prompt = max_prompt.min(gpt.config.block_size.div_ceil(2));
-        Ok(Self { gpt, head, max_prompt, precision: Precision::F32, training: None, from_cache: false })
+        if max_prompt == 0 || max_reply == 0 || max_prompt + max_reply > block {
+            let got = format!("a prompt of {max_prompt} and a reply of {max_reply}, block_size {block}");
+            return Err(Error::new("prompt and reply must fit into the block", got, "give half of it to each"));
+        }
+        let limits = [max_prompt, max_reply];
+        Ok(Self { gpt: gpt.freeze()?, head, limits, precision: Precision::F32, training: None, from_cache: false })
     }
 
     /// The transformer below the head.
@@ -166,16 +203,16 @@ impl RewardModel {
         &self.head
     }
 
-    /// Tokens of a prompt that are read, from its end.
-    pub fn max_prompt(&self) -> usize {
-        self.max_prompt
+    /// Ids of the prompt and of the reply that are read at most.
+    pub fn limits(&self) -> [usize; 2] {
+        self.limits
     }
 
     /// The reward of each reply behind its prompt; the prompt ends with `"\n\nAssistant:"`, the reply begins with the space
     /// behind it.
     ///
     /// Prompt and reply are tokenised apart and the end of text is added. A prompt that is too long loses its beginning, a
-    /// reply over half of the block its end; a reward never depends on another reply.
+    /// reply its end; a reward never depends on another reply.
     ///
     /// # Errors
     /// Another tokenizer than the model's, or prompts and replies of two lengths.
@@ -188,9 +225,7 @@ impl RewardModel {
         let one = |(prompt, reply): (&String, &String)| {
             let mut reply = tokenizer.encode(reply)?;
             reply.push(tokenizer.eos_id());
-            // The pairs of a data set are cut at the same place.
-            reply.truncate(self.gpt.config.block_size / 2);
-            Ok((last(&tokenizer.encode(prompt)?, self.max_prompt).to_vec(), vec![reply]))
+            Ok(within(self.limits, &tokenizer.encode(prompt)?, &[&reply]))
         };
         let sequences = prompts.iter().zip(replies).map(one).collect::<Result<Vec<_>>>()?;
         Ok(self.rewards(&sequences)?.concat())
@@ -201,9 +236,7 @@ impl RewardModel {
     /// # Errors
     /// The pairs do not fit the model.
     pub fn score_pairs(&self, pairs: &TokenizedPairs) -> Result<(Vec<f32>, Vec<f32>)> {
-        let both = |p: &TokenizedPair| {
-            (last(&p.prompt, self.max_prompt).to_vec(), vec![p.chosen.clone(), p.rejected.clone()])
-        };
+        let both = |p: &TokenizedPair| within(self.limits, &p.prompt, &[&p.chosen, &p.rejected]);
         let sequences: Vec<_> = pairs.pairs.iter().map(both).collect();
         Ok(self.rewards(&sequences)?.into_iter().map(|r| (r[0], r[1])).unzip())
     }
@@ -226,25 +259,29 @@ impl RewardModel {
     /// A failure of the tensor library.
     pub fn hash(&self) -> Result<String> {
         let head: Vec<u8> = self.head.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let (gpt, max_prompt) = (self.gpt.hash()?, self.max_prompt.to_le_bytes());
-        Ok(sha256_hex([gpt.as_bytes(), &head, &max_prompt], 16))
+        let (gpt, limits) = (self.gpt.hash()?, format!("{:?}", self.limits));
+        Ok(sha256_hex([gpt.as_bytes(), &head, limits.as_bytes()], 16))
     }
 
-    fn rewards(&self, sequences: &[(Vec<u32>, Vec<Vec<u32>>)]) -> Result<Vec<Vec<f32>>> {
+    fn rewards(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
         rewards(&self.gpt, &self.head, self.precision, sequences)
     }
+}
+
+/// A prompt and the replies that share it.
+type Sequence = (Vec<u32>, Vec<Vec<u32>>);
+
+/// The end of a prompt and the beginnings of its replies.
+fn within([max_prompt, max_reply]: [usize; 2], prompt: &[u32], replies: &[&Vec<u32>]) -> Sequence {
+    let prompt = &prompt[prompt.len().saturating_sub(max_prompt)..];
+    (prompt.to_vec(), replies.iter().map(|r| r[..r.len().min(max_reply)].to_vec()).collect())
 }
 
 /// Prompts scored in one pass.
 const SCORE_BATCH: usize = 16;
 
 /// The rewards of some replies to each prompt, prompt by prompt; passes run side by side.
-fn rewards(
-    gpt: &Gpt,
-    head: &[f32],
-    precision: Precision,
-    sequences: &[(Vec<u32>, Vec<Vec<u32>>)],
-) -> Result<Vec<Vec<f32>>> {
+fn rewards(gpt: &Gpt, head: &[f32], precision: Precision, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
     static WORKSPACES: Pool<Workspace> = Pool::new();
     let chunks: Vec<_> = sequences.chunks(SCORE_BATCH).collect();
     let scored = with_weights(gpt, precision, Purpose::Score, |weights| {
@@ -271,11 +308,6 @@ fn of_ends(ends: &[f32], head: &[f32]) -> Vec<f32> {
     ends.chunks_exact(head.len()).map(|h| h.iter().zip(head).map(|(h, w)| h * w).sum()).collect()
 }
 
-/// The last `n` ids, or all where there are fewer.
-fn last(ids: &[u32], n: usize) -> &[u32] {
-    &ids[ids.len().saturating_sub(n)..]
-}
-
 /// What rewards say of pairs, on average.
 struct Judged {
     loss: f64,
@@ -296,9 +328,13 @@ impl Judged {
     }
 }
 
-/// The pairs with their prompts cut to what a model reads.
-fn cut(pairs: &TokenizedPairs, max_prompt: usize) -> TokenizedPairs {
-    let cut = |p: &TokenizedPair| TokenizedPair { prompt: last(&p.prompt, max_prompt).to_vec(), ..p.clone() };
+/// The pairs as a model with these limits reads them.
+fn cut(pairs: &TokenizedPairs, limits: [usize; 2]) -> TokenizedPairs {
+    let cut = |p: &TokenizedPair| {
+        let (prompt, replies) = within(limits, &p.prompt, &[&p.chosen, &p.rejected]);
+        let [chosen, rejected] = replies.try_into().expect("two replies");
+        TokenizedPair { prompt, chosen, rejected }
+    };
     TokenizedPairs::from_ids(pairs.pairs.iter().map(cut).collect(), pairs.max_length, pairs.eos_id())
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::step::{Spare, Step};
 use super::store::Store;
 use super::{BOTH, Judged, RewardConfig, RewardModel, RewardTraining, cut, rewards};
-use crate::batch::TokenizedPairs;
+use crate::batch::{TokenizedPair, TokenizedPairs};
 use crate::error::{Error, Result};
 use crate::gradients::clip_scale;
 use crate::model::Gpt;
@@ -87,17 +87,18 @@ impl RewardModel {
     ) -> Result<Self> {
         check(config, start, pairs, watched)?;
         let store = cache.map(|folder| Store::new(folder, config, start, pairs, watched)).transpose()?;
-        if let Some(model) = store.as_ref().and_then(|store| store.finished(config, start)) {
+        if let Some(model) = store.as_ref().and_then(|store| store.finished(config, start, pairs.max_length)) {
             return Ok(model);
         }
-        let (pairs, watched) = (cut(pairs, config.max_prompt), cut(watched, config.max_prompt));
+        let limits = config.limits(pairs.max_length);
+        let (pairs, watched) = (cut(pairs, limits), cut(watched, limits));
         let mut progress = match store.as_ref().and_then(|store| store.checkpoint(config, start)) {
             Some(progress) => progress,
             None => Progress::begin(config, start)?,
         };
         let stopped_early = follow(config, &pairs, &watched, &mut progress, store.as_ref())?;
         let gpt = Gpt::from_parameters(start.config.clone(), progress.best.parameters, false)?;
-        let mut model = Self::from_parts(&gpt, progress.best.head, config.max_prompt)?;
+        let mut model = Self::from_parts(&gpt, progress.best.head, limits)?;
         let state = progress.state;
         model.precision = config.train.compute.precision;
         model.training = Some(RewardTraining {
@@ -204,7 +205,7 @@ fn follow(
 
 /// Watches: the loss, accuracy and margin on pairs that are not trained on; keeps the weights where the loss is lowest.
 fn evaluate(config: &RewardConfig, watched: &TokenizedPairs, progress: &mut Progress) -> Result<()> {
-    let both = |p: &crate::batch::TokenizedPair| (p.prompt.clone(), vec![p.chosen.clone(), p.rejected.clone()]);
+    let both = |p: &TokenizedPair| (p.prompt.clone(), vec![p.chosen.clone(), p.rejected.clone()]);
     let sequences: Vec<_> = watched.pairs.iter().map(both).collect();
     let scored = rewards(&progress.gpt, &progress.head, config.train.compute.precision, &sequences)?;
     let (chosen, rejected): (Vec<f32>, Vec<f32>) = scored.into_iter().map(|r| (r[0], r[1])).unzip();
@@ -212,7 +213,11 @@ fn evaluate(config: &RewardConfig, watched: &TokenizedPairs, progress: &mut Prog
     let state = &mut progress.state;
     if !loss.is_finite() {
         let fix = "lower learning_rate, or check the weights that the training began with";
-        return Err(Error::new(format!("the watched loss is not finite at step {}", state.step), loss.to_string(), fix));
+        return Err(Error::new(
+            format!("the watched loss is not finite at step {}", state.step),
+            loss.to_string(),
+            fix,
+        ));
     }
     let metrics = [("eval_loss", loss), ("eval_accuracy", accuracy), ("eval_margin", margin)];
     state.history.log(state.step, metrics.map(|(name, value)| (name.to_string(), value)));

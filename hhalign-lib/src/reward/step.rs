@@ -123,8 +123,11 @@ impl Step<'_> {
         let mut rng = stream(self.config.train.seed, "token dropout", &[self.number as u64, index as u64]);
         [&pair.prompt, &pair.chosen, &pair.rejected].map(|ids| {
             let (end, rest) = ids.split_last().expect("no part of a pair is empty");
-            let mut kept: Vec<u32> =
-                if p > 0.0 { rest.iter().copied().filter(|_| rng.random::<f64>() >= p).collect() } else { rest.to_vec() };
+            let mut kept: Vec<u32> = if p > 0.0 {
+                rest.iter().copied().filter(|_| rng.random::<f64>() >= p).collect()
+            } else {
+                rest.to_vec()
+            };
             kept.push(*end);
             kept
         })

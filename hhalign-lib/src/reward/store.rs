@@ -41,10 +41,11 @@ impl Store {
         let mut settings = serde_json::to_value(config)?;
         settings["train"] = config.train.deciding()?;
         let identity = format!(
-            "hhalign {} reward, {settings}, {}, pairs {}, watched {}, first weights {}",
+            "hhalign {} reward, {settings}, {}, pairs {} of {}, watched {}, first weights {}",
             env!("CARGO_PKG_VERSION"),
             config.train.compute.name()?,
             pairs.hash,
+            pairs.max_length,
             watched.hash,
             start.hash()?
         );
@@ -54,13 +55,13 @@ impl Store {
     }
 
     /// The model of a training that was made before; a damaged file is made again.
-    pub(super) fn finished(&self, config: &RewardConfig, start: &Gpt) -> Option<RewardModel> {
+    pub(super) fn finished(&self, config: &RewardConfig, start: &Gpt, max_length: usize) -> Option<RewardModel> {
         let metadata = read_metadata(&self.finished).ok()?;
         let training: RewardTraining = serde_json::from_str(metadata.get(STATE)?).ok()?;
         let mut tensors = read_tensors(&self.finished).ok()?;
         let head = tensors.remove(HEAD)?.flatten_all().ok()?.to_vec1().ok()?;
         let gpt = Gpt::from_parameters(start.config.clone(), tensors, false).ok()?;
-        let mut model = RewardModel::from_parts(&gpt, head, config.max_prompt).ok()?;
+        let mut model = RewardModel::from_parts(&gpt, head, config.limits(max_length)).ok()?;
         model.precision = config.train.compute.precision;
         (model.training, model.from_cache) = (Some(training), true);
         Some(model)
@@ -141,7 +142,7 @@ impl RewardModel {
         tokenizer.check_fits(self.gpt().config.vocab_size)?;
         let more = json!({
             "architectures": ["GPT2ForSequenceClassification"], "num_labels": 1, "id2label": { "0": "reward" },
-            "label2id": { "reward": 0 }, "pad_token_id": tokenizer.never_in_text()?, "max_prompt": self.max_prompt(),
+            "label2id": { "reward": 0 }, "pad_token_id": tokenizer.never_in_text()?, "hhalign_limits": self.limits(),
         });
         write_model_folder(folder, &self.tensors()?, &self.gpt().config, tokenizer, &more)
     }
@@ -161,8 +162,10 @@ impl RewardModel {
             Error::new("this folder holds no reward model", format!("weights without {HEAD}"), fix).at(folder.display())
         })?;
         let gpt = Gpt::from_parameters(read_config(&path)?, tensors, false).map_err(|e| e.at(folder.display()))?;
-        let max_prompt = more["max_prompt"].as_u64().map_or(gpt.config.block_size, |n| n as usize);
-        let model = Self::from_parts(&gpt, head.flatten_all()?.to_vec1()?, max_prompt)?;
+        // A folder that something else wrote has no limits.
+        let half = gpt.config.block_size / 2;
+        let limits = serde_json::from_value(more["hhalign_limits"].clone()).unwrap_or([half, half]);
+        let model = Self::from_parts(&gpt, head.flatten_all()?.to_vec1()?, limits)?;
         Ok((model, Tokenizer::load(folder.join("tokenizer.json"))?))
     }
 }

@@ -1,0 +1,156 @@
+//! Trains a reward model on real or embedded pairs and says how often it agrees with people on held-out ones.
+//!
+//! usage: reward_model [--data DIR] [--preset toy|small] [--seeds N] [--cache DIR] [--save DIR] [--parity FILE]
+//!
+//! Without --data the embedded set is used. With --cache a second call with the same settings trains nothing. --save writes
+//! a folder for transformers, --parity scores for `scripts/check_transformers.py`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use hhalign::data::split::split;
+use hhalign::error::{Error, Result};
+use hhalign::eval::stats::wilson;
+use hhalign::prelude::*;
+use hhalign::reward::whole_dialogues;
+
+fn main() -> Result<()> {
+    let options = read_options()?;
+    let path = |name: &str| options.get(name).map(PathBuf::from);
+    let preset = Preset::from_name(options.get("preset").map_or("toy", String::as_str))?;
+    let seeds: u64 = options.get("seeds").map_or(Ok(1), |n| n.parse()).map_err(|e: std::num::ParseIntError| {
+        Error::new("--seeds takes a number", e.to_string(), "1 is one training")
+    })?;
+    let real = options.contains_key("data");
+    let data = path("data").map_or_else(|| Dataset::embedded(0, 4000), Dataset::read)?;
+    let outer = data.split(0.1)?;
+    // What is watched comes from the training side, and by first turns as well: nothing is chosen on held-out pairs.
+    let mut inside = outer.train.clone();
+    inside.iter_mut().for_each(|pair| pair.held_out = None);
+    let inner = split(&inside, if real { 0.2 } else { 0.1 })?;
+    let tokenizer = Tokenizer::train(&outer.train, preset.vocab_size().unwrap_or(4096))?;
+    let gpt = preset.config(tokenizer.vocab_size());
+    let tokens = |pairs: &[Pair]| TokenizedPairs::new(pairs, &tokenizer, 256);
+    let (train, watched, held_out) = (tokens(&inner.train)?, tokens(&inner.held_out)?, tokens(&outer.held_out)?);
+    println!(
+        "data {} ({}), {} pairs to train on, {} to watch, {} held out, of which {} first turns are in training",
+        data.name,
+        data.hash(),
+        train.len(),
+        watched.len(),
+        held_out.len(),
+        outer.overlap()
+    );
+    let cache = path("cache");
+    let (mut sums, mut hashes, mut last) = (vec![(0.0, 0.0); held_out.len()], vec![], None);
+    let start =
+        if real { language_model(Gpt::new(gpt, 0)?, &train, &watched, cache.as_deref())? } else { Gpt::new(gpt, 0)? };
+    for seed in 0..seeds {
+        let mut config = if real { RewardConfig::default() } else { embedded() };
+        config.train.seed = seed;
+        let clock = Instant::now();
+        let model = RewardModel::train(&config, &start, &train, &watched, cache.as_deref())?;
+        let training = model.training.as_ref().expect("it was trained here or found in the cache");
+        println!(
+            "seed {seed}: {:.0} s{}, best step {}, watched loss {:.4}, watched accuracy {:.3}",
+            training.seconds,
+            if model.from_cache {
+                format!(" (found in the cache in {:.1} s)", clock.elapsed().as_secs_f64())
+            } else {
+                String::new()
+            },
+            training.best.0,
+            training.best.1,
+            model.accuracy(&watched)?
+        );
+        let (chosen, rejected) = model.score_pairs(&held_out)?;
+        report(&format!("seed {seed}"), &outer.held_out, chosen.iter().zip(&rejected).map(|(c, r)| c - r));
+        for (sum, (c, r)) in sums.iter_mut().zip(chosen.iter().zip(&rejected)) {
+            *sum = (sum.0 + c, sum.1 + r);
+        }
+        hashes.push(model.hash()?);
+        last = Some(model);
+    }
+    if seeds > 1 {
+        report(&format!("mean of {seeds}"), &outer.held_out, sums.iter().map(|(c, r)| c - r));
+    }
+    println!("tokenizer {}, models {}", tokenizer.hash(), hashes.join(" "));
+    let model = last.ok_or_else(|| Error::new("no model was trained", "--seeds 0", "train at least one"))?;
+    if let Some(folder) = path("save") {
+        model.save(&tokenizer, folder)?;
+    }
+    match path("parity") {
+        Some(file) => parity(&model, &held_out.head(12), &file),
+        None => Ok(()),
+    }
+}
+
+fn read_options() -> Result<BTreeMap<String, String>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let known = ["data", "preset", "seeds", "cache", "save", "parity"];
+    let option = |pair: &[String]| match pair {
+        [name, value] if name.strip_prefix("--").is_some_and(|n| known.contains(&n)) => {
+            Ok((name[2..].to_string(), value.clone()))
+        }
+        other => Err(Error::new("an unknown option", other.join(" "), format!("there are --{}", known.join(", --")))),
+    };
+    arguments.chunks(2).map(option).collect()
+}
+
+/// Few and quick steps: the embedded set is easy.
+fn embedded() -> RewardConfig {
+    let mut config = RewardConfig::default();
+    config.train = TrainConfig { learning_rate: 1e-3, max_steps: 120, eval_every: 20, log_every: 20, ..config.train };
+    config
+}
+
+/// A language model of all text on the training side.
+fn language_model(mut gpt: Gpt, train: &TokenizedPairs, watched: &TokenizedPairs, cache: Option<&Path>) -> Result<Gpt> {
+    let (text, watched) = (whole_dialogues(train), whole_dialogues(watched).head(150));
+    let mut settings = TrainConfig {
+        max_steps: 1100,
+        batch_size: 16,
+        micro_batch_size: 4,
+        warmup_steps: 50,
+        ..TrainConfig::default()
+    };
+    (settings.eval_every, settings.log_every, settings.compute.precision) = (275, 55, Precision::Auto);
+    settings.checkpoint = cache
+        .map(|folder| folder.join(format!("language-{}-{}.safetensors", gpt.hash().unwrap_or_default(), text.hash)));
+    let (sft, checkpoint) = (Sft { train: settings.clone() }, settings.checkpoint.filter(|path| path.exists()));
+    match checkpoint {
+        Some(path) => sft.resume(path, &mut gpt, &text, &watched)?,
+        None => sft.fit(&mut gpt, &text, &watched)?,
+    };
+    Ok(gpt)
+}
+
+/// Accuracy with its interval, in all and for each subset or kind.
+fn report(name: &str, pairs: &[Pair], margins: impl Iterator<Item = f32>) {
+    let mut counts: BTreeMap<String, (f64, usize)> = BTreeMap::new();
+    for (pair, margin) in pairs.iter().zip(margins) {
+        let right = if margin == 0.0 { 0.5 } else { f64::from(margin > 0.0) };
+        let group = pair.kind.map_or(pair.origin.subset.to_string(), |kind| format!("{kind:?}"));
+        for group in [" all".to_string(), group] {
+            let count = counts.entry(group).or_default();
+            *count = (count.0 + right, count.1 + 1);
+        }
+    }
+    for (group, (right, n)) in counts {
+        println!("{name}: held-out accuracy, {}: {}", group.trim(), wilson(right, n).text());
+    }
+}
+
+/// Ids and scores of some sequences of unequal lengths.
+fn parity(model: &RewardModel, pairs: &TokenizedPairs, file: &Path) -> Result<()> {
+    let (chosen, rejected) = model.score_pairs(pairs)?;
+    let [max_prompt, max_reply] = model.limits();
+    let ids = |prompt: &[u32], reply: &[u32]| {
+        [&prompt[prompt.len().saturating_sub(max_prompt)..], &reply[..reply.len().min(max_reply)]].concat()
+    };
+    let both = pairs.pairs.iter().flat_map(|p| [ids(&p.prompt, &p.chosen), ids(&p.prompt, &p.rejected)]);
+    let scores: Vec<f32> = chosen.into_iter().zip(rejected).flat_map(|(c, r)| [c, r]).collect();
+    let parity = serde_json::json!({ "input_ids": both.collect::<Vec<_>>(), "scores": scores });
+    hhalign::files::write_atomic(file, parity.to_string().as_bytes())
+}
