@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::data::Dataset;
+use crate::data::{Dataset, Pair, Split};
 use crate::error::{Error, Result};
 use crate::model::{Gpt, GptConfig, Preset};
 use crate::table::{Column, Table, grouped};
@@ -137,11 +137,27 @@ impl RunOptions {
         Ok(data)
     }
 
+    /// Pairs for a reward model that will judge: none of their first turns stands among the policy's training pairs or the
+    /// held-out ones. Of real data three tenths of the training pairs are taken out of the split; the embedded grammar
+    /// gives fresh ones.
+    ///
+    /// # Errors
+    /// As [`Dataset::embedded`] and [`Split::set_aside`].
+    pub fn judge_pairs(&self, split: &mut Split) -> Result<Vec<Pair>> {
+        match &self.data {
+            Some(_) => split.set_aside(0.3),
+            None => {
+                let drawn = Dataset::embedded(self.seed ^ (1 << 32), self.pairs.unwrap_or(EMBEDDED_PAIRS))?;
+                Ok(split.fresh(drawn.pairs))
+            }
+        }
+    }
+
     /// The tokenizer of the preset: trained on the pairs, or GPT-2's.
     ///
     /// # Errors
     /// As [`Tokenizer::train`] and [`Tokenizer::gpt2`].
-    pub fn tokenizer(&self, pairs: &[crate::data::Pair]) -> Result<Tokenizer> {
+    pub fn tokenizer(&self, pairs: &[Pair]) -> Result<Tokenizer> {
         match self.preset.vocab_size() {
             Some(size) => Tokenizer::train(pairs, size),
             None => Tokenizer::gpt2(),

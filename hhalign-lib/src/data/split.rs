@@ -82,6 +82,38 @@ impl Split {
         self.held_out.iter().map(|p| normal(p.first_turn())).collect::<HashSet<_>>().intersection(&train).count()
     }
 
+    /// Takes a share of the training pairs away for somebody else, such as a judge that must not have learnt from what it
+    /// judges: by a hash of the first turn, so that none of theirs stays among the training pairs.
+    ///
+    /// # Errors
+    /// A share outside (0, 1), or a side that would be empty.
+    ///
+    /// # Example
+    /// ```
+    /// let mut split = hhalign::data::Dataset::embedded(1, 300)?.split(0.1)?;
+    /// let before = split.train.len();
+    /// let aside = split.set_aside(0.3)?;
+    /// assert_eq!(aside.len() + split.train.len(), before);
+    /// assert!(aside.iter().all(|a| split.train.iter().all(|t| t.first_turn() != a.first_turn())));
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn set_aside(&mut self, share: f64) -> Result<Vec<Pair>> {
+        let (aside, train): (Vec<Pair>, Vec<Pair>) =
+            self.train.iter().cloned().partition(|p| hash_fraction(&format!("aside {}", p.first_turn())) < share);
+        if aside.is_empty() || train.is_empty() {
+            let got = format!("a share of {share}: {} taken, {} left", aside.len(), train.len());
+            return Err(Error::new("both sides need pairs", got, "choose a share such as 0.3"));
+        }
+        self.train = train;
+        Ok(aside)
+    }
+
+    /// Those of some pairs whose first turn stands on neither side of the split.
+    pub fn fresh(&self, pairs: Vec<Pair>) -> Vec<Pair> {
+        let seen: HashSet<String> = self.train.iter().chain(&self.held_out).map(|p| normal(p.first_turn())).collect();
+        pairs.into_iter().filter(|p| !seen.contains(&normal(p.first_turn()))).collect()
+    }
+
     /// At most `n` held-out pairs, spread evenly over them: what a metric on a budget is measured on.
     pub fn held_out_sample(&self, n: usize) -> Vec<Pair> {
         let total = self.held_out.len();

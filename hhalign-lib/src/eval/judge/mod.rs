@@ -6,10 +6,13 @@ mod endpoint;
 mod instructions;
 mod panel;
 mod people;
+mod reward;
 mod usage;
 
+pub use chat::ChatJudge;
 pub use panel::{HeadToHead, head_to_head};
 pub use people::People;
+pub use reward::RewardJudge;
 
 use super::judgements::Preference;
 use crate::error::Result;

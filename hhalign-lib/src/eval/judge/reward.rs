@@ -1,0 +1,84 @@
+//! A reward model as a judge.
+
+use std::collections::HashMap;
+
+use super::{Judge, Question, RewardScorer};
+use crate::batch::TokenizedPairs;
+use crate::error::Result;
+use crate::eval::judgements::Preference;
+use crate::eval::measure::{Better, Cases, Instrument, Measure};
+use crate::reward::RewardModel;
+use crate::sample::Reply;
+use crate::tokenize::Tokenizer;
+
+/// A reward model that judges, with its accuracy on pairs that it has never seen.
+pub struct RewardJudge {
+    model: RewardModel,
+    tokenizer: Tokenizer,
+    identity: String,
+    /// Share of held-out pairs whose preferred reply it gives the higher reward, a tie one half.
+    pub accuracy: Measure,
+}
+
+impl RewardJudge {
+    /// A judge of a reward model. `held_out` are pairs that neither the model nor the policies that it will judge were
+    /// trained on, in ids of `tokenizer`; the judge's accuracy is measured on them.
+    ///
+    /// # Errors
+    /// The pairs or the tokenizer do not fit the model.
+    pub fn new(model: RewardModel, tokenizer: &Tokenizer, held_out: &TokenizedPairs) -> Result<Self> {
+        tokenizer.check_fits(model.gpt().config.vocab_size)?;
+        let identity = format!("reward model {} ({} parameters)", model.hash()?, model.gpt().n_parameters());
+        let (chosen, rejected) = model.score_pairs(held_out)?;
+        let count = |holds: fn(f32, f32) -> bool| chosen.iter().zip(&rejected).filter(|(c, r)| holds(**c, **r)).count();
+        let cases = Cases::Won { wins: count(|c, r| c > r), ties: count(|c, r| c == r), losses: count(|c, r| c < r) };
+        let judge = Instrument::Judge(identity.clone());
+        let accuracy = Measure::new("accuracy of the reward model", Better::Higher, judge, cases, 0);
+        Ok(Self { model, tokenizer: tokenizer.clone(), identity, accuracy })
+    }
+
+    /// The model behind it.
+    pub fn model(&self) -> &RewardModel {
+        &self.model
+    }
+}
+
+impl RewardScorer for RewardJudge {
+    fn identity(&self) -> String {
+        format!("{}, right on {} held-out pairs", self.identity, self.accuracy.estimate().text())
+    }
+
+    fn rewards(&self, prompts: &[String], replies: &[Reply]) -> Result<Vec<f64>> {
+        let texts: Vec<String> = replies.iter().map(|r| r.text.clone()).collect();
+        Ok(self.model.score(&self.tokenizer, prompts, &texts)?.into_iter().map(f64::from).collect())
+    }
+}
+
+impl Judge for RewardJudge {
+    fn identity(&self) -> String {
+        RewardScorer::identity(self)
+    }
+
+    /// Each reply is scored once, wherever it stands: a reward model has no sides.
+    fn judge(&self, questions: &[Question<'_>]) -> Result<Vec<Option<Preference>>> {
+        let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+        for question in questions {
+            for reply in [question.a, question.b] {
+                let next = places.len();
+                places.entry((question.prompt, reply)).or_insert(next);
+            }
+        }
+        let mut texts: Vec<(&(&str, &str), &usize)> = places.iter().collect();
+        texts.sort_by_key(|(_, place)| **place);
+        let (prompts, replies): (Vec<String>, Vec<String>) =
+            texts.into_iter().map(|((prompt, reply), _)| (prompt.to_string(), reply.to_string())).unzip();
+        let rewards = self.model.score(&self.tokenizer, &prompts, &replies)?;
+        let judge =
+            |q: &Question<'_>| match rewards[places[&(q.prompt, q.a)]].total_cmp(&rewards[places[&(q.prompt, q.b)]]) {
+                std::cmp::Ordering::Greater => Preference::A,
+                std::cmp::Ordering::Less => Preference::B,
+                std::cmp::Ordering::Equal => Preference::Tie,
+            };
+        Ok(questions.iter().map(|q| Some(judge(q))).collect())
+    }
+}
