@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use hhalign::data::split::split;
 use hhalign::error::{Error, Result};
-use hhalign::eval::stats::wilson;
 use hhalign::prelude::*;
 use hhalign::reward::whole_dialogues;
+use hhalign::stats::wilson;
 
 fn main() -> Result<()> {
     let options = read_options()?;

@@ -248,7 +248,7 @@ const POPULATIONS: &[Population] = &[
             texts.iter().flatten().for_each(|&w| counts[w] += 1);
             let (different, total) =
                 (counts.iter().filter(|c| **c > 0).count(), texts.iter().map(Vec::len).sum::<usize>());
-            jackknife(n, |left_out| match left_out {
+            jackknife(n, n, |left_out| match left_out.clone().next() {
                 None => different as f64 / total as f64,
                 Some(i) => {
                     let own = |w: usize| texts[i].iter().filter(|x| **x == w).count();

@@ -1,7 +1,10 @@
 //! A metric of one model, case by case, so that two models can be compared on the same cases.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
+use super::quality::self_bleu;
 use crate::error::{Error, Result};
 use crate::stats::{
     Estimate, auc, auc_difference, balanced_difference, binomial_test, bootstrap_mean, bootstrap_ratio, bootstrap_t,
@@ -52,6 +55,8 @@ pub(super) enum Cases {
     Area { scores: Vec<f64>, positive: Vec<bool> },
     /// Different n-grams over all n-grams of some texts; each text holds the numbers of its n-grams.
     Distinct(Vec<Vec<u32>>),
+    /// How alike some texts are: BLEU-4 of each against all others.
+    SelfBleu(Vec<String>),
     /// Won, tied and lost against something; chance is one half.
     Won { wins: usize, ties: usize, losses: usize },
 }
@@ -170,11 +175,20 @@ impl Measure {
     }
 }
 
-/// Different numbers over all numbers of the texts, but for one that is left out; 0 where there are none.
-fn distinct_share(texts: &[Vec<u32>], left_out: Option<usize>) -> f64 {
+/// Groups of texts that are left out in turn where one text at a time would take too long.
+const GROUPS: usize = 40;
+
+/// Mean self-BLEU-4 of the texts, but for those that are left out.
+fn mean_self_bleu(texts: &[String], left_out: Range<usize>) -> f64 {
+    let kept: Vec<String> = texts[..left_out.start].iter().chain(&texts[left_out.end..]).cloned().collect();
+    mean(&self_bleu(&kept, 4))
+}
+
+/// Different numbers over all numbers of the texts, but for those that are left out; 0 where there are none.
+fn distinct_share(texts: &[Vec<u32>], left_out: Range<usize>) -> f64 {
     let largest = texts.iter().flatten().max().map_or(0, |g| *g as usize + 1);
     let (mut seen, mut total, mut different) = (vec![false; largest], 0usize, 0usize);
-    for (_, text) in texts.iter().enumerate().filter(|(i, _)| Some(*i) != left_out) {
+    for text in texts[..left_out.start].iter().chain(&texts[left_out.end..]) {
         for &gram in text {
             different += usize::from(!std::mem::replace(&mut seen[gram as usize], true));
         }
@@ -208,8 +222,10 @@ impl Cases {
             }
             Self::Area { scores, positive } => auc(scores, positive),
             Self::Distinct(texts) => {
-                jackknife(texts.len(), |left_out| distinct_share(texts, left_out)).map(|x| x.clamp(0.0, 1.0))
+                let n = texts.len();
+                jackknife(n, n, |left_out| distinct_share(texts, left_out)).map(|x| x.clamp(0.0, 1.0))
             }
+            Self::SelfBleu(texts) => jackknife(texts.len(), GROUPS, |left_out| mean_self_bleu(texts, left_out)),
             Self::Won { wins, ties, losses } => win_rate(*wins, *ties, *losses),
         }
     }
@@ -262,8 +278,12 @@ impl Cases {
                 Ok(Difference::untested(auc_difference(a, b, positive)))
             }
             (Self::Distinct(a), Self::Distinct(b)) => {
-                let gain = |left_out| distinct_share(b, left_out) - distinct_share(a, left_out);
-                Ok(Difference::untested(jackknife(a.len(), gain)))
+                let gain = |left_out: Range<usize>| distinct_share(b, left_out.clone()) - distinct_share(a, left_out);
+                Ok(Difference::untested(jackknife(a.len(), a.len(), gain)))
+            }
+            (Self::SelfBleu(a), Self::SelfBleu(b)) => {
+                let gain = |left_out: Range<usize>| mean_self_bleu(b, left_out.clone()) - mean_self_bleu(a, left_out);
+                Ok(Difference::untested(jackknife(a.len(), GROUPS, gain)))
             }
             _ => {
                 let got = "cases of different kinds, or labels that differ";

@@ -1,6 +1,6 @@
 //! Response quality without a judge: variety, repetition, length, and whether replies end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::comparison::Metrics;
 use super::measure::{Better, Cases, Instrument, Measure};
@@ -17,6 +17,8 @@ pub struct Quality {
     pub distinct_1: Measure,
     /// Different pairs of neighbouring words over all such pairs.
     pub distinct_2: Measure,
+    /// BLEU-4 of a reply against all others, mean over replies: how alike they are.
+    pub self_bleu_4: Measure,
     /// Share of a reply's 4-grams that it has already used, mean over replies.
     pub repetition_4: Measure,
     /// Share of replies that ended by themselves.
@@ -31,7 +33,15 @@ impl Metrics for Quality {
     }
 
     fn measures(&self) -> Vec<&Measure> {
-        vec![&self.words, &self.distinct_1, &self.distinct_2, &self.repetition_4, &self.ended, &self.empty]
+        vec![
+            &self.words,
+            &self.distinct_1,
+            &self.distinct_2,
+            &self.self_bleu_4,
+            &self.repetition_4,
+            &self.ended,
+            &self.empty,
+        ]
     }
 }
 
@@ -64,6 +74,94 @@ fn distinct_of<'a>(texts: impl Iterator<Item = &'a Vec<String>>, n: usize) -> f6
         }
     }
     if total == 0 { 0.0 } else { seen.len() as f64 / total as f64 }
+}
+
+/// BLEU of each text against all the others as references: high where texts say the same thing in the same words.
+///
+/// BP · exp((1/n) Σₖ ln pₖ), where pₖ is the share of a text's k-grams that another text has too, each counted at most as
+/// often as in that other text; a pₖ of 0 over m k-grams becomes 0.1 / m. BP = exp(1 - r/c) for a text of c words that is
+/// shorter than r, the length nearest to its own among the others. A text that shares no word with another has 0; NaN
+/// where there is no other text.
+///
+/// The time grows with the number of words, not with the number of pairs of texts: the two highest counts of a k-gram
+/// tell for every text the highest among the others.
+///
+/// # Source
+/// Zhu et al. 2018, arXiv 1802.01886, section 4.2; BLEU as Papineni et al. 2002, smoothing 1 of Chen and Cherry 2014.
+///
+/// # Example
+/// ```
+/// let texts = ["I can help with that today", "I can help with that now", "no"].map(String::from);
+/// let scores = hhalign::eval::quality::self_bleu(&texts, 4);
+/// assert!(scores[0] > 0.7 && scores[0] == scores[1] && scores[2] == 0.0);
+/// ```
+pub fn self_bleu(texts: &[String], n: usize) -> Vec<f64> {
+    let tokens: Vec<Vec<String>> = texts.iter().map(|t| words(t)).collect();
+    if texts.len() < 2 {
+        return vec![f64::NAN; texts.len()];
+    }
+    let mut lengths: BTreeMap<usize, usize> = BTreeMap::new();
+    tokens.iter().for_each(|t| *lengths.entry(t.len()).or_default() += 1);
+    let mut scores: Vec<f64> = tokens.iter().map(|t| brevity_penalty(t.len(), &lengths)).collect();
+    for k in 1..=n {
+        for (score, (shared, all)) in scores.iter_mut().zip(shared_grams(&tokens, k)) {
+            let share = match shared {
+                0 if k == 1 => 0.0,
+                0 => 0.1 / all.max(1) as f64,
+                _ => shared as f64 / all as f64,
+            };
+            *score *= share.powf(1.0 / n as f64);
+        }
+    }
+    scores
+}
+
+/// BLEU's factor for a text of `length` words among texts of such `lengths`, itself one of them.
+fn brevity_penalty(length: usize, lengths: &BTreeMap<usize, usize>) -> f64 {
+    let shorter = lengths.range(..length).next_back().map(|(l, _)| *l);
+    let longer = lengths.range(length + 1..).next().map(|(l, _)| *l);
+    let nearest = match (shorter, longer) {
+        _ if lengths[&length] > 1 => length,
+        (Some(below), Some(above)) if length - below <= above - length => below,
+        (below, above) => above.or(below).unwrap_or(length),
+    };
+    match length {
+        0 => 0.0,
+        _ if length >= nearest => 1.0,
+        _ => (1.0 - nearest as f64 / length as f64).exp(),
+    }
+}
+
+/// For each text the n-grams that another text has as well, clipped to the highest count there, and all its n-grams.
+fn shared_grams(texts: &[Vec<String>], n: usize) -> Vec<(usize, usize)> {
+    let counts: Vec<HashMap<&[String], usize>> = texts
+        .iter()
+        .map(|text| {
+            let mut counts = HashMap::new();
+            text.windows(n).for_each(|gram| *counts.entry(gram).or_default() += 1);
+            counts
+        })
+        .collect();
+    // Of each gram: the highest count, the text that has it, and the highest count of any other text.
+    let mut highest: HashMap<&[String], (usize, usize, usize)> = HashMap::new();
+    for (text, counts) in counts.iter().enumerate() {
+        for (gram, &count) in counts {
+            let (first, owner, second) = highest.entry(gram).or_default();
+            if count > *first {
+                (*first, *owner, *second) = (count, text, *first);
+            } else {
+                *second = count.max(*second);
+            }
+        }
+    }
+    let shared = |(text, counts): (usize, &HashMap<&[String], usize>)| {
+        let elsewhere = |gram| {
+            let (first, owner, second) = highest[gram];
+            if owner == text { second } else { first }
+        };
+        (counts.iter().map(|(gram, &count)| count.min(elsewhere(*gram))).sum(), counts.values().sum())
+    };
+    counts.iter().enumerate().map(shared).collect()
 }
 
 /// Share of a text's n-grams that stood earlier in it: 1 - different / all; 0 for a text shorter than n words.
@@ -126,6 +224,11 @@ pub fn quality(replies: &[Reply], seed: u64) -> Quality {
         repetition_4: of("repeated 4-grams", Better::Lower, Cases::Mean(repeated)),
         ended: of("replies that end by themselves", Better::Higher, share(&|i| replies[i].ended)),
         empty: of("replies without a word", Better::Lower, share(&|i| tokens[i].is_empty())),
+        self_bleu_4: of(
+            "self-BLEU-4",
+            Better::Neither,
+            Cases::SelfBleu(replies.iter().map(|r| r.text.clone()).collect()),
+        ),
         distinct_1: of("distinct-1", Better::Neither, Cases::Distinct(numbered(&tokens, 1))),
         distinct_2: of("distinct-2", Better::Neither, Cases::Distinct(numbered(&tokens, 2))),
     }

@@ -1,8 +1,11 @@
 //! Intervals by resampling the cases.
 
-use rand::Rng as _;
+use std::ops::Range;
 
-use super::{Estimate, Z};
+use rand::Rng as _;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use super::Estimate;
 use crate::rng::stream;
 
 /// Draws of a bootstrap: (RESAMPLES + 1) · 0.025 is a whole number.
@@ -156,32 +159,34 @@ impl<const K: usize> Moments<K> {
 
 /// A figure of a whole body of texts, such as distinct-n, with its jackknife interval.
 ///
-/// A bootstrap would be biased: a resample repeats texts, and so their n-grams. Leaving texts out does not. The statistic is
-/// told which case to leave out, if any.
+/// A bootstrap would be biased: a resample repeats texts, and so their n-grams. Leaving texts out does not. The n cases are left
+/// out in so many `groups`, one after the other (n groups: case by case); the statistic is told which cases to leave out.
 ///
 /// # Source
 /// Tukey 1958; Efron and Tibshirani 1993, chapter 11.
 ///
 /// # Example
 /// ```
-/// use std::collections::HashSet;
+/// use std::{collections::HashSet, ops::Range};
 /// let words: Vec<usize> = (0..200).map(|i| i * i % 97).collect();
-/// let distinct = |left_out: Option<usize>| {
-///     let kept: Vec<usize> = (0..200).filter(|i| Some(*i) != left_out).map(|i| words[i]).collect();
+/// let distinct = |left_out: Range<usize>| {
+///     let kept: Vec<usize> = (0..200).filter(|i| !left_out.contains(i)).map(|i| words[i]).collect();
 ///     kept.iter().collect::<HashSet<_>>().len() as f64 / kept.len() as f64
 /// };
-/// let e = hhalign::stats::jackknife(words.len(), distinct);
+/// let e = hhalign::stats::jackknife(words.len(), words.len(), distinct);
 /// assert!(e.low < e.value && e.value < e.high);
 /// ```
-pub fn jackknife(n: usize, statistic: impl Fn(Option<usize>) -> f64) -> Estimate {
-    if n < MIN_CASES {
+pub fn jackknife(n: usize, groups: usize, statistic: impl Fn(Range<usize>) -> f64) -> Estimate {
+    let groups = groups.min(n);
+    if groups < MIN_CASES {
         return Estimate::not_enough_data(n);
     }
-    let value = statistic(None);
-    let without: Vec<f64> = (0..n).map(|i| statistic(Some(i))).collect();
-    let mean = without.iter().sum::<f64>() / n as f64;
+    let value = statistic(0..0);
+    let without: Vec<f64> = (0..groups).map(|i| statistic(i * n / groups..(i + 1) * n / groups)).collect();
+    let mean = without.iter().sum::<f64>() / groups as f64;
     let spread = without.iter().map(|w| (w - mean).powi(2)).sum::<f64>();
-    let half_width = Z * (spread * (n - 1) as f64 / n as f64).sqrt();
+    let t = StudentsT::new(0.0, 1.0, (groups - 1) as f64).expect("at least one degree of freedom").inverse_cdf(0.975);
+    let half_width = t * (spread * (groups - 1) as f64 / groups as f64).sqrt();
     if half_width > 0.0 && half_width.is_finite() {
         Estimate { value, low: value - half_width, high: value + half_width, n, method: "jackknife" }
     } else {
