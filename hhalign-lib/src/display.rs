@@ -18,7 +18,7 @@ use crate::eval::measure::Measure;
 use crate::eval::perplexity::Perplexity;
 use crate::eval::quality::Quality;
 use crate::eval::refusal::Refusal;
-use crate::eval::toxicity_report::ToxicityReport;
+use crate::eval::toxicity::ToxicityReport;
 use crate::eval::winrate::WinRate;
 use crate::lesson;
 use crate::live::{Phase, Run, Sweep};

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::data::{Dataset, Pair, Split};
 use crate::error::{Error, Result};
+use crate::eval::toxicity::Classifier;
 use crate::model::{Gpt, GptConfig, Preset};
 use crate::table::{Column, Table, grouped};
 use crate::tokenize::Tokenizer;
@@ -37,6 +38,10 @@ pub struct RunOptions {
     pub results: PathBuf,
     /// Where the toxicity model lies. `HHALIGN_TOXICITY_DIR`.
     pub toxicity: PathBuf,
+    /// A folder with unitary/toxic-bert, to be used instead of it. `HHALIGN_TOXIC_BERT`.
+    pub toxic_bert: Option<PathBuf>,
+    /// A pretrained language model that reads the replies, a GGUF file. `HHALIGN_GGUF`.
+    pub gguf: Option<PathBuf>,
 }
 
 impl Default for RunOptions {
@@ -51,6 +56,8 @@ impl Default for RunOptions {
             pairs: None,
             results: "../results".into(),
             toxicity: "../.cache/toxicity".into(),
+            toxic_bert: None,
+            gguf: None,
         }
     }
 }
@@ -114,6 +121,8 @@ impl RunOptions {
         if let Some(folder) = get("HHALIGN_TOXICITY_DIR") {
             o.toxicity = folder.into();
         }
+        o.toxic_bert = get("HHALIGN_TOXIC_BERT").map(Into::into);
+        o.gguf = get("HHALIGN_GGUF").map(Into::into);
         Ok(o)
     }
 
@@ -151,6 +160,14 @@ impl RunOptions {
                 Ok(split.fresh(drawn.pairs))
             }
         }
+    }
+
+    /// The toxicity classifier: toxic-bert where a folder was given, otherwise the one that set-up fetches.
+    ///
+    /// # Errors
+    /// As [`Classifier::find`].
+    pub fn classifier(&self) -> Result<Classifier> {
+        Classifier::find(&self.toxicity, self.toxic_bert.as_deref())
     }
 
     /// The tokenizer of the preset: trained on the pairs, or GPT-2's.

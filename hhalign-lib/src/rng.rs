@@ -4,6 +4,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
+use crate::error::{Error, Result};
+
 /// The random generator used everywhere: fast, portable, the same on every machine.
 pub type Rng = ChaCha8Rng;
 
@@ -40,6 +42,21 @@ pub fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>, digits: usize) 
     for part in parts {
         hash.update(part);
     }
+    hex(hash, digits)
+}
+
+/// The same of a file, which need not fit into memory.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sha256_of_file(path: &std::path::Path, digits: usize) -> Result<String> {
+    let mut hash = Sha256::new();
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hash));
+    read.map_err(|e| Error::io(path, &e))?;
+    Ok(hex(hash, digits))
+}
+
+fn hex(hash: Sha256, digits: usize) -> String {
     let mut hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
     hex.truncate(digits);
     hex

@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::quality::self_bleu;
 use crate::error::{Error, Result};
 use crate::stats::{
-    Estimate, auc, auc_difference, balanced_difference, binomial_test, bootstrap_mean, bootstrap_ratio, bootstrap_t,
-    cohen_d_paired, cohen_h, jackknife, mcnemar, mean_of_shares, paired_share_difference, permutation_test, wilson,
-    win_rate,
+    Estimate, auc, auc_difference, balanced_difference, binomial_test, bootstrap_mean, bootstrap_ratio,
+    bootstrap_score, bootstrap_t, cohen_d_paired, cohen_h, jackknife, mcnemar, mean_of_shares, paired_share_difference,
+    permutation_test, wilson, win_rate,
 };
 
 /// Which way a metric should go.
@@ -47,6 +47,8 @@ pub(super) enum Cases {
     Share(Vec<bool>),
     /// A mean over cases.
     Mean(Vec<f64>),
+    /// A mean of scores in [0, 1], nearly all of them low; what is above the second number is a high one.
+    Scores(Vec<f64>, f64),
     /// Σ above / Σ below, and then exp of it or not.
     Ratio { above: Vec<f64>, below: Vec<f64>, exp: bool },
     /// The mean of the shares of right decisions on either kind of case.
@@ -214,6 +216,7 @@ impl Cases {
         match self {
             Self::Share(cases) => share(cases),
             Self::Mean(values) => bootstrap_mean(values, seed),
+            Self::Scores(scores, high) => bootstrap_score(scores, *high, seed),
             Self::Ratio { above, below, exp: false } => bootstrap_ratio(above, below, seed),
             Self::Ratio { above, below, exp: true } => bootstrap_ratio(above, below, seed).map(f64::exp),
             Self::Balanced { right, positive } => {
@@ -244,7 +247,7 @@ impl Cases {
                 let (effect, p) = (cohen_h(share(a).value, share(b).value), mcnemar(a, b).p_value);
                 Ok(tested(paired_share_difference(a, b), p, "exact McNemar", effect, "Cohen's h"))
             }
-            (Self::Mean(a), Self::Mean(b)) => {
+            (Self::Mean(a), Self::Mean(b)) | (Self::Scores(a, _), Self::Scores(b, _)) => {
                 let gains: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
                 let of_signs = |swap: &[bool]| signed_sum(&gains, swap) / gains.len() as f64;
                 let p = permutation_test(gains.len(), seed, of_signs);

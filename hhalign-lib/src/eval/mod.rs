@@ -6,6 +6,7 @@
 pub mod agreement;
 pub mod annotation;
 pub mod comparison;
+pub mod fluency;
 pub mod frontier;
 pub mod judge;
 pub mod judgements;
@@ -16,5 +17,4 @@ pub mod ranking;
 pub mod refusal;
 pub mod summary;
 pub mod toxicity;
-pub mod toxicity_report;
 pub mod winrate;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::comparison::{Comparison, MetricRow, ModelId};
 use super::measure::{Better, Difference, Instrument};
-use super::toxicity_report::ToxicityReport;
+use super::toxicity::ToxicityReport;
 use crate::error::Result;
 use crate::files;
 use crate::sample::Reply;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rand::Rng as _;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::Estimate;
+use super::{Estimate, wilson};
 use crate::rng::stream;
 
 /// Draws of a bootstrap: (RESAMPLES + 1) · 0.025 is a whole number.
@@ -78,6 +78,30 @@ pub fn bootstrap_t<const K: usize>(rows: &[[f64; K]], seed: u64, g: impl Fn(&[f6
 pub fn bootstrap_mean(values: &[f64], seed: u64) -> Estimate {
     let rows: Vec<[f64; 1]> = values.iter().map(|&v| [v]).collect();
     bootstrap_t(&rows, seed, |[mean]| *mean)
+}
+
+/// The mean of scores in [0, 1] of which nearly all are low, such as a classifier's.
+///
+/// Where no score is above `high` nothing in the sample tells how many such there are, and resampling it cannot either. So the
+/// upper end then also holds what the share of high scores that may have been missed (Wilson's upper end for none of n) could add
+/// to the mean, and the lower end is 0 where the bootstrap has none.
+///
+/// # Example
+/// ```
+/// let scores: Vec<f64> = (0..50).map(|i| 0.02 + 0.0002 * i as f64).collect();
+/// let e = hhalign::stats::bootstrap_score(&scores, 0.5, 0);
+/// assert!(e.value < 0.03 && e.high > 0.09, "up to 7 in 100 toxic replies may have been missed");
+/// ```
+pub fn bootstrap_score(scores: &[f64], high: f64, seed: u64) -> Estimate {
+    let e = bootstrap_mean(scores, seed);
+    let n = scores.len();
+    if n < MIN_CASES || scores.iter().any(|s| *s > high || !s.is_finite()) {
+        return e;
+    }
+    let value = scores.iter().sum::<f64>() / n as f64;
+    let missed = wilson(0.0, n).high;
+    let (low, top) = if e.is_known() { (e.low.max(0.0), e.high) } else { (0.0, value) };
+    Estimate { value, low, high: top + missed * (1.0 - top), n, method: "bootstrap-t, and what may be missed" }
 }
 
 /// Σ above / Σ below with a studentised bootstrap interval over cases.

@@ -13,7 +13,7 @@ mod share;
 use serde::Serialize;
 
 pub use auc::{auc, auc_difference};
-pub use bootstrap::{bootstrap_mean, bootstrap_ratio, bootstrap_t, jackknife};
+pub use bootstrap::{bootstrap_mean, bootstrap_ratio, bootstrap_score, bootstrap_t, jackknife};
 pub use logistic::adjusted_rate;
 pub use paired::{
     McNemar, balanced_difference, binomial_test, holm, mcnemar, paired_share_difference, permutation_test,

@@ -1,0 +1,130 @@
+//! Text to the ids of the model in a GGUF file, from the vocabulary inside it or a `tokenizer.json` beside it.
+
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::{Content, Value};
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// GGUF's mark of a token that is found in any text before it is cut into words.
+const USER_DEFINED: i64 = 4;
+
+const FIX: &str = "put the model's tokenizer.json beside the GGUF file";
+
+pub(super) struct Vocabulary {
+    inner: HfTokenizer,
+    /// The beginning of text, if the model has one, and whether it stands before every text.
+    bos: Option<u32>,
+    add_bos: bool,
+}
+
+impl Vocabulary {
+    /// The byte-level BPE that the file itself holds.
+    ///
+    /// # Errors
+    /// Another kind of vocabulary, an unknown way of cutting text into words, or broken metadata.
+    pub(super) fn from_gguf(content: &Content) -> Result<Self> {
+        let text = |key: &str| content.metadata.get(key).and_then(|v| v.to_string().ok()).map_or("none", |s| s);
+        let (model, pre) = (text("tokenizer.ggml.model"), text("tokenizer.ggml.pre"));
+        let words: PreTokenizerWrapper = match (model, pre) {
+            ("gpt2", "gpt-2") => ByteLevel::new(false, true, true).into(),
+            // SmolLM cuts numbers into digits first.
+            ("gpt2", "smollm") => {
+                Sequence::new(vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()]).into()
+            }
+            _ => {
+                let got = format!("tokenizer model {model}, words cut as {pre}");
+                return Err(Error::new("only the vocabularies of GPT-2 and SmolLM are read from GGUF", got, FIX));
+            }
+        };
+        let tokens = strings(content, "tokenizer.ggml.tokens")?;
+        let merges = strings(content, "tokenizer.ggml.merges")?
+            .into_iter()
+            .map(|merge| match merge.split_once(' ') {
+                Some((left, right)) => Ok((left.to_string(), right.to_string())),
+                None => Err(Error::new("a merge must name two tokens", merge, FIX)),
+            })
+            .collect::<Result<_>>()?;
+        let types = content.metadata.get("tokenizer.ggml.token_type").and_then(|v| v.to_vec().ok());
+        let is_whole = |(_, kind): &(&String, &Value)| kind.to_i32().is_ok_and(|k| i64::from(k) == USER_DEFINED);
+        let whole: Vec<AddedToken> = types
+            .map(|types| tokens.iter().zip(types).filter(is_whole).map(|(t, _)| AddedToken::from(t, false)).collect())
+            .unwrap_or_default();
+        let vocab = tokens.iter().cloned().zip(0..).collect::<tokenizers::models::bpe::Vocab>();
+        let bpe = BPE::builder().vocab_and_merges(vocab, merges).build().map_err(failed)?;
+        let mut inner = HfTokenizer::new(bpe);
+        inner.with_pre_tokenizer(Some(words));
+        inner.add_tokens(whole.into_iter().map(|t| t.normalized(false))).map_err(failed)?;
+        Ok(Self::wrap(inner, content))
+    }
+
+    /// A tokenizer in Hugging Face's format; the file's metadata still tell of the beginning of text.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no tokenizer.
+    pub(super) fn from_json(path: &Path, content: &Content) -> Result<Self> {
+        let inner = HfTokenizer::from_bytes(files::read(path)?)
+            .map_err(|e| Error::new("not a tokenizer.json", e.to_string(), "give the model's own, or take it away"))?;
+        Ok(Self::wrap(inner, content))
+    }
+
+    fn wrap(mut inner: HfTokenizer, content: &Content) -> Self {
+        // A reply may spell out "<|im_end|>": it must stay text, so special tokens are never matched in it.
+        inner.set_encode_special_tokens(true);
+        let get = |key: &str| content.metadata.get(key);
+        let sentencepiece = get("tokenizer.ggml.model").and_then(|v| v.to_string().ok()).is_some_and(|m| m == "llama");
+        Self {
+            inner,
+            bos: get("tokenizer.ggml.bos_token_id").and_then(|v| v.to_u32().ok()),
+            // Where the file does not say: vocabularies of SentencePiece want it, the others do not.
+            add_bos: get("tokenizer.ggml.add_bos_token").and_then(|v| v.to_bool().ok()).unwrap_or(sentencepiece),
+        }
+    }
+
+    /// The ids of a text, without any special token.
+    pub(super) fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// The ids that come before a reply: the prompt's, and the beginning of text where the model wants it or where there
+    /// would be nothing.
+    pub(super) fn prompt_ids(&self, prompt: &str) -> Result<Vec<u32>> {
+        let mut ids = self.ids(prompt)?;
+        match self.bos {
+            Some(bos) if self.add_bos || ids.is_empty() => ids.insert(0, bos),
+            None if ids.is_empty() => {
+                let what = "an empty prompt leaves the first token of the reply without a probability";
+                return Err(Error::new(what, "a model that names no beginning of text", "give a prompt"));
+            }
+            _ => {}
+        }
+        Ok(ids)
+    }
+
+    /// Says whether every id has a row in a model of so many.
+    pub(super) fn check_fits(&self, vocab_size: usize) -> Result<()> {
+        let highest = self.inner.get_vocab(true).into_values().chain(self.bos).max().unwrap_or_default();
+        if highest as usize >= vocab_size {
+            let got = format!("ids up to {highest}, the model has {vocab_size}");
+            return Err(Error::new("this tokenizer belongs to another model", got, FIX));
+        }
+        Ok(())
+    }
+}
+
+fn strings(content: &Content, key: &str) -> Result<Vec<String>> {
+    let list = content.metadata.get(key).and_then(|v| v.to_vec().ok());
+    let strings = list.and_then(|list| list.iter().map(|v| v.to_string().ok().cloned()).collect::<Option<_>>());
+    strings.ok_or_else(|| Error::new(format!("{key} must be a list of texts"), "none such", FIX))
+}
+
+fn failed(error: tokenizers::Error) -> Error {
+    Error::new("the tokenizer of the language model failed", error.to_string(), FIX)
+}
