@@ -126,6 +126,22 @@ impl TokenizedPairs {
         Self::from_ids(self.pairs.iter().take(n).cloned().collect(), self.max_length, self.eos_id)
     }
 
+    /// The first part of the pairs, which holds a `share` of them, and the rest; each has one pair at least where there are
+    /// two.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::batch::{TokenizedPair, TokenizedPairs};
+    /// let pair = TokenizedPair { prompt: vec![1], chosen: vec![2, 0], rejected: vec![3, 0] };
+    /// let (most, rest) = TokenizedPairs::from_ids(vec![pair; 10], 8, 0).divide(0.9);
+    /// assert_eq!((most.len(), rest.len()), (9, 1));
+    /// ```
+    pub fn divide(&self, share: f64) -> (Self, Self) {
+        let n = ((self.len() as f64 * share).round() as usize).clamp(self.len().min(1), self.len().saturating_sub(1));
+        let part = |pairs: &[TokenizedPair]| Self::from_ids(pairs.to_vec(), self.max_length, self.eos_id);
+        (part(&self.pairs[..n]), part(&self.pairs[n..]))
+    }
+
     /// The id that ends a text.
     pub fn eos_id(&self) -> u32 {
         self.eos_id

@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::comparison::{Comparison, MetricRow, ModelId};
+use super::frontier::{Frontier, Point};
+use super::judge::RewardJudge;
 use super::measure::{Better, Difference, Instrument};
 use super::toxicity::ToxicityReport;
 use crate::error::Result;
@@ -109,6 +111,7 @@ impl Summary {
             "histories": {},
             "toxicity_scores": {},
             "samples": [],
+            "judges": [],
         });
         let Value::Object(root) = root else { unreachable!("an object was written") };
         Ok(Self { comparison: comparison.clone(), root })
@@ -128,6 +131,27 @@ impl Summary {
     pub fn with_toxicity(mut self, model: &str, report: &ToxicityReport) -> Self {
         let scores = report.scores.iter().flatten().map(|s| (f64::from(s.toxic()) * 1e4).round() / 1e4);
         self.root["toxicity_scores"][model] = scores.collect();
+        self
+    }
+
+    /// With a judge and its own accuracy on held-out pairs.
+    #[must_use]
+    pub fn with_judge(mut self, judge: &RewardJudge) -> Self {
+        let judged = json!({ "identity": judge.identity(), "accuracy": judge.accuracy.estimate() });
+        if let Value::Array(all) = &mut self.root["judges"] {
+            all.push(judged);
+        }
+        self
+    }
+
+    /// With a frontier of reward against KL.
+    #[must_use]
+    pub fn with_frontier(mut self, frontier: &Frontier) -> Self {
+        let point = |p: &Point| {
+            json!({ "label": format!("β = {}", p.beta), "beta": p.beta, "step": p.step,
+            "model_hash": p.model_hash, "kl": p.kl, "reward": p.reward, "judge": frontier.judge, "seed": frontier.seed })
+        };
+        self.root.insert("frontier".into(), frontier.points.iter().map(point).collect());
         self
     }
 

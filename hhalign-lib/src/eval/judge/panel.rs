@@ -2,7 +2,7 @@
 
 use super::{Judge, Question};
 use crate::error::{Error, Result};
-use crate::eval::comparison::Metrics;
+use crate::eval::comparison::{Metrics, figure};
 use crate::eval::judgements::Preference;
 use crate::eval::measure::{Better, Cases, Instrument, Measure};
 use crate::sample::Reply;
@@ -138,24 +138,42 @@ impl HeadToHead {
     /// # Errors
     /// A failure of the table library.
     pub fn table(&self) -> Result<Table> {
-        let [wins, ties, losses] = self.counts();
-        let flips = match self.both_orders {
-            0 => "each pair seen in one order".into(),
-            n => format!("{} of {n}", self.flips),
+        Self::table_of(&[self])
+    }
+
+    /// Several results below each other, all by one judge.
+    ///
+    /// # Errors
+    /// No result, or a failure of the table library.
+    pub fn table_of(results: &[&Self]) -> Result<Table> {
+        let Some(first) = results.first() else {
+            return Err(Error::new("there is nothing to show", "no result", "give one result at least"));
         };
-        let open = self.outcomes.iter().filter(|o| o.is_none()).count();
+        let count = |i: usize| results.iter().map(|r| r.counts()[i] as i64).collect::<Vec<_>>();
+        let text = |f: &dyn Fn(&Self) -> String| results.iter().map(|r| f(r)).collect::<Vec<_>>();
         let columns = vec![
-            Column::int("wins", vec![wins as i64]),
-            Column::int("ties", vec![ties as i64]),
-            Column::int("losses", vec![losses as i64]),
-            Column::int("not judged", vec![open as i64]),
-            Column::text("win rate [95% interval]", vec![self.rate.estimate().text()]),
-            Column::text("at equal lengths", vec![self.length_controlled.text()]),
-            Column::text("flips with the order", vec![flips]),
-            Column::float("extra words", 1, vec![self.extra_words]),
+            Column::text("wins of", text(&|r| r.second.clone())),
+            Column::text("against", text(&|r| r.first.clone())),
+            Column::int("wins", count(0)),
+            Column::int("ties", count(1)),
+            Column::int("losses", count(2)),
+            Column::text("win rate [95% interval]", text(&|r| figure(r.rate.estimate()))),
+            Column::text("at equal lengths", text(&|r| figure(&r.length_controlled))),
+            Column::text(
+                "flips with the order",
+                text(&|r| match r.both_orders {
+                    0 => "seen in one order".into(),
+                    n => format!("{} of {n}", r.flips),
+                }),
+            ),
+            Column::int(
+                "not judged",
+                results.iter().map(|r| r.outcomes.iter().filter(|o| o.is_none()).count() as i64).collect(),
+            ),
+            Column::float("extra words", 1, results.iter().map(|r| r.extra_words).collect()),
         ];
-        let note = format!("Judge: {}. A tie counts one half; orders that disagree make a tie.", self.judge);
-        Ok(Table::new(format!("{} against {}", self.second, self.first), columns)?.with_note(note))
+        let note = format!("Judge: {}. A tie counts one half; orders that disagree make a tie.", first.judge);
+        Ok(Table::new("Who writes the better reply?", columns)?.with_note(note))
     }
 }
 

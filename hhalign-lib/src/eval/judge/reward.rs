@@ -37,6 +37,11 @@ impl RewardJudge {
         Ok(Self { model, tokenizer: tokenizer.clone(), identity, accuracy })
     }
 
+    /// The model by its hash, without its accuracy.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
     /// The model behind it.
     pub fn model(&self) -> &RewardModel {
         &self.model
