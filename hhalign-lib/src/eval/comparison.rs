@@ -242,7 +242,13 @@ impl Comparison {
                 ),
                 Column::text("n", text(&|r| r.second.n.to_string())),
                 Column::text("p", corrected.iter().map(|p| p.map_or("–".into(), p_text)).collect()),
-                Column::text(format!("{} is", second.name), self.verdicts().iter().map(|v| v.words().into()).collect()),
+                Column::text(
+                    format!("{} is", second.name),
+                    self.verdicts()
+                        .iter()
+                        .map(|v| if *v == Verdict::NotTested { "–" } else { v.words() }.into())
+                        .collect(),
+                ),
             ],
         )?;
         Ok(table.with_note(note))
