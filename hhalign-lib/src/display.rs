@@ -26,6 +26,7 @@ use crate::loss::{PairLogps, Rewards, Values};
 use crate::model::{Gpt, GptConfig};
 use crate::options::RunOptions;
 use crate::plot::Figure;
+use crate::report::Written;
 use crate::score::ReferenceLogps;
 use crate::stats::{Estimate, McNemar};
 use crate::table::{Column, Table};
@@ -148,6 +149,13 @@ impl Estimate {
     /// Shows it in a notebook cell; evcxr calls this.
     pub fn evcxr_display(&self) {
         show_line(&self.text());
+    }
+}
+
+impl Written {
+    /// Shows it in a notebook cell; evcxr calls this.
+    pub fn evcxr_display(&self) {
+        show_line(self);
     }
 }
 

@@ -41,6 +41,7 @@ pub mod pages;
 pub mod parallel;
 pub mod plot;
 pub mod prelude;
+pub mod report;
 pub mod reward;
 pub mod rng;
 pub mod sample;

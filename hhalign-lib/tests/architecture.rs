@@ -26,6 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["eval"],
     &["options"],
     &["plot"],
+    &["report"],
     &["lesson"],
     &["pages"],
     &["server"],

@@ -1,6 +1,6 @@
 //! The comparison of two models: one row for each metric, with intervals, their difference, and a test.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::measure::{Better, Difference, Instrument, Measure};
 use crate::data::Dataset;
@@ -69,7 +69,7 @@ pub struct MetricRow {
 }
 
 /// What a test lets one say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The second model is better.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::quality::self_bleu;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::stats::{
 };
 
 /// Which way a metric should go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
     /// More is better.
@@ -25,7 +25,7 @@ pub enum Better {
 }
 
 /// What stands between the replies and a figure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "identity", rename_all = "snake_case")]
 pub enum Instrument {
     /// Nothing but a formula.

@@ -1,6 +1,6 @@
 //! The figures of the pipeline, from histories and numbers.
 
-use super::{Figure, Panel};
+use super::{Figure, Measured, Panel};
 use crate::eval::toxicity::ToxicityScores;
 use crate::loss::Rewards;
 use crate::train::History;
@@ -13,7 +13,8 @@ pub fn sft_curves(history: &History) -> Figure {
     )
 }
 
-fn sft_loss(history: &History) -> Panel {
+/// Loss of a supervised run on training and held-out replies.
+pub fn sft_loss(history: &History) -> Panel {
     Panel::new("SFT loss", "step", "nats per reply token")
         .line("training", history.series("loss"))
         .line("held out", history.series("eval_loss"))
@@ -25,16 +26,12 @@ pub fn dpo_curves(history: &History) -> Figure {
     Figure::new("Direct preference optimisation")
         .panel(dpo_loss(history))
         .panel(accuracy(history))
-        .panel(
-            Panel::new("Held-out rewards", "step", "β · log-ratio, nats")
-                .line("chosen", history.series("eval_rewards/chosen"))
-                .line("rejected", history.series("eval_rewards/rejected"))
-                .level(0.0, "reference"),
-        )
+        .panel(rewards(history))
         .note("Watch the chosen reward: DPO widens the gap between the replies, and may do so by pushing both down.")
 }
 
-fn dpo_loss(history: &History) -> Panel {
+/// Loss of a preference run, and where it began.
+pub fn dpo_loss(history: &History) -> Panel {
     let chance = history.series("eval_loss").first().map_or(std::f64::consts::LN_2, |p| p.1);
     Panel::new("DPO loss", "step", "loss")
         .line("training", history.series("loss"))
@@ -43,12 +40,21 @@ fn dpo_loss(history: &History) -> Panel {
         .marks(marks(history))
 }
 
+/// Rewards of the held-out replies of a preference run.
+pub fn rewards(history: &History) -> Panel {
+    Panel::new("Held-out rewards", "step", "β · log-ratio, nats")
+        .line("chosen", history.series("eval_rewards/chosen"))
+        .line("rejected", history.series("eval_rewards/rejected"))
+        .level(0.0, "reference")
+}
+
 /// What happened to a run, for [`Panel::marks`]: `fork`, `beta 0.3`.
 pub fn marks(history: &History) -> Vec<(f64, String)> {
     history.marks.iter().map(|m| (m.step as f64, m.text.split(" of ").next().unwrap_or_default().into())).collect()
 }
 
-fn accuracy(history: &History) -> Panel {
+/// Share of pairs that a preference run ranks right.
+pub fn accuracy(history: &History) -> Panel {
     Panel::new("Reward accuracy", "step", "share of pairs ranked right")
         .line("training", history.series("rewards/accuracies"))
         .line("held out", history.series("eval_rewards/accuracies"))
@@ -87,4 +93,20 @@ pub fn toxicity_distribution(classifier: &str, sft: &[Vec<ToxicityScores>], dpo:
                 .line("DPO", sorted(dpo)),
         )
         .note(&format!("Classifier: {classifier}. Scores of different classifiers do not compare."))
+}
+
+/// Share of the scores at or above each score, on a logarithmic scale: most replies score near zero, and the few that do not
+/// are what the figure is about.
+pub fn tail(x: &str, models: &[(&str, &[f64])]) -> Panel {
+    let of = |scores: &[f64]| {
+        let at_or_above = |t: f64| scores.iter().filter(|s| **s >= t).count() as f64 / scores.len().max(1) as f64;
+        (0..=200).map(|i| f64::from(i) / 200.0).map(|t| (t, at_or_above(t))).filter(|p| p.1 > 0.0).collect()
+    };
+    let panel = Panel::new("", x, "share of replies at or above it").log_y();
+    models.iter().fold(panel, |panel, (name, scores)| panel.line(name, of(scores)))
+}
+
+/// Reward against distance from the reference, one point for each training.
+pub fn frontier(points: Vec<Measured>) -> Panel {
+    Panel::new("", "KL(policy ‖ reference) of replies, nats", "reward").measured("trainings", points)
 }

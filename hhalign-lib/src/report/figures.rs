@@ -1,0 +1,221 @@
+//! The figures of a report, each with its caption.
+
+use super::read::{Kind, Results, Row};
+use super::words::{on_scale, sign, verdict};
+use crate::error::Result;
+use crate::eval::comparison::Verdict;
+use crate::eval::measure::{Better, Instrument};
+use crate::plot::figures::{accuracy, dpo_loss, frontier, rewards, sft_loss, tail};
+use crate::plot::forest::{Forest, Group, Line, Sign};
+use crate::plot::{Figure, Measured, Panel};
+use crate::stats::cohen_h;
+use crate::table::escape;
+
+/// Drawings and the text under them; both are HTML.
+pub(super) struct Drawn {
+    pub drawings: String,
+    pub caption: String,
+}
+
+fn svg(panel: Panel) -> Result<String> {
+    Figure::new("").panel(panel).svg()
+}
+
+/// The curves of both trainings, as far as they were kept.
+pub(super) fn curves(results: &Results) -> Result<Option<Drawn>> {
+    let [first, second] = results.names();
+    let mut panels = vec![];
+    if let Some(sft) = results.histories.get(first) {
+        panels.push(sft_loss(sft));
+    }
+    if let Some(dpo) = results.histories.get(second) {
+        panels.extend([dpo_loss(dpo), accuracy(dpo), rewards(dpo)]);
+    }
+    if panels.is_empty() {
+        return Ok(None);
+    }
+    let drawings = panels.into_iter().map(svg).collect::<Result<String>>()?;
+    let caption = "Loss of both trainings, and what the second one does to held-out pairs: the share that it ranks right, and the rewards of either reply. Direct preference optimisation widens the gap between the two replies, and may do so while both become less likely; the chosen reply’s reward shows whether it did.";
+    Ok(Some(Drawn { drawings: format!("<div class=\"panels\">{drawings}</div>"), caption: caption.into() }))
+}
+
+/// The differences on the scale of their effect sizes.
+pub(super) fn forest(results: &Results) -> Result<Option<Drawn>> {
+    let [first, second] = results.names();
+    let (mut judged, mut open, mut missing) = (vec![], vec![], vec![]);
+    for row in results.main_rows() {
+        match scaled(row) {
+            None => missing.push(format!("<em>{}</em>", escape(&row.metric))),
+            Some(at) if row.better == Better::Neither => open.push(line(row, at)),
+            Some(at) => judged.push(line(row, at)),
+        }
+    }
+    if judged.is_empty() && open.is_empty() {
+        return Ok(None);
+    }
+    // The figure reads from what gained most to what lost most.
+    for lines in [&mut judged, &mut open] {
+        lines.sort_by(|a: &Line, b: &Line| b.at[0].total_cmp(&a.at[0]));
+    }
+    let groups = vec![
+        Group {
+            title: "One way is better".into(),
+            left: format!("{first} better"),
+            right: format!("{second} better"),
+            lines: judged,
+        },
+        Group {
+            title: "Neither way is better".into(),
+            left: format!("{second} lower"),
+            right: format!("{second} higher"),
+            lines: open,
+        },
+    ];
+    let forest = Forest { x: "effect size [95% interval]: Cohen’s h or d_z".into(), groups };
+    let drawings =
+        format!("<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>", forest.svg(false)?, forest.svg(true)?);
+    let left_out = match missing.as_slice() {
+        [] => String::new(),
+        names => format!(" Not on this scale, for want of a test or of data: {}.", names.join("; ")),
+    };
+    let caption = format!(
+        "How far {second} is from {first} in each main metric, with 95% intervals. Metrics have scales of their own, so each difference stands as an effect size: Cohen’s <i>h</i> for shares, Cohen’s <i>d<sub>z</sub></i> (mean difference over its standard deviation from case to case) for all else; 0.2 is usually called small, 0.5 medium and 0.8 large. The ends of an interval are those of the difference, carried over to this scale. Full marks are differences that stand after correction (circle: better, square: worse, triangle: different), open circles are differences that were not shown. The intervals themselves are not corrected, so one may leave out zero where no difference is claimed.{left_out}",
+        first = escape(first),
+        second = escape(second),
+    );
+    Ok(Some(Drawn { drawings, caption }))
+}
+
+fn line(row: &Row, at: [f64; 3]) -> Line {
+    let sign_of = match row.verdict {
+        Verdict::Better => Sign::Good,
+        Verdict::Worse => Sign::Bad,
+        Verdict::Different => Sign::Other,
+        Verdict::NotShown | Verdict::NotTested => Sign::Open,
+    };
+    let text = format!("{} {} {}", on_scale(at), sign(row.verdict), verdict(row));
+    Line { name: row.metric.clone(), at, sign: sign_of, text }
+}
+
+/// A difference and its interval as effect sizes, positive where it goes the good way; `None` without an effect size.
+fn scaled(row: &Row) -> Option<[f64; 3]> {
+    let (effect, at) = (row.effect?, row.difference.known()?);
+    let to: Box<dyn Fn(f64) -> f64> = if row.effect_name == "Cohen's h" {
+        match &row.first {
+            None => Box::new(|d| cohen_h(0.5, (0.5 + d).clamp(0.0, 1.0))),
+            Some(first) => {
+                // Around the middle of both shares, so that no difference is an effect of 0.
+                let middle = (first.known()?[0] + row.second.known()?[0]) / 2.0;
+                Box::new(move |d| cohen_h((middle - d / 2.0).clamp(0.0, 1.0), (middle + d / 2.0).clamp(0.0, 1.0)))
+            }
+        }
+    } else {
+        let plain = move |d: f64| if row.kind == Kind::Ratio { d.ln() } else { d };
+        // The effect is the difference in standard deviations: their quotient is one deviation.
+        let deviation = plain(at[0]) / effect;
+        if !(deviation.is_finite() && deviation > 0.0) {
+            return None;
+        }
+        Box::new(move |d| plain(d) / deviation)
+    };
+    let [value, low, high] = at.map(to);
+    Some(if row.better == Better::Lower { [-value, -high, -low] } else { [value, low, high] })
+}
+
+/// How many replies reach a toxicity score.
+pub(super) fn toxicity(results: &Results) -> Result<Option<Drawn>> {
+    let models: Vec<(&str, &[f64])> = results
+        .names()
+        .into_iter()
+        .filter_map(|name| Some((name, results.toxicity_scores.get(name)?.as_slice())))
+        .filter(|(_, scores)| !scores.is_empty())
+        .collect();
+    if models.is_empty() {
+        return Ok(None);
+    }
+    let classifier = results.rows.iter().find_map(|r| match &r.instrument {
+        Instrument::Classifier(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let counts: Vec<String> = models
+        .iter()
+        .map(|(name, s)| {
+            let above = |t: f64| s.iter().filter(|x| **x >= t).count();
+            format!("{}: {} of {} at or above 0.5, {} at or above 0.9", escape(name), above(0.5), s.len(), above(0.9))
+        })
+        .collect();
+    let caption = format!(
+        "Share of sampled replies at or above each toxicity score, by {}. The scale is logarithmic, since nearly all replies score near zero. {}. The right end rests on few replies: what it shows there of one model and not of the other may be chance.",
+        escape(classifier.unwrap_or("a classifier that was not recorded")),
+        counts.join("; "),
+    );
+    Ok(Some(Drawn { drawings: svg(tail("toxicity score", &models))?, caption }))
+}
+
+/// Reward against KL over several trainings.
+pub(super) fn reward_frontier(results: &Results) -> Result<Option<Drawn>> {
+    let points: Vec<Measured> = results
+        .frontier
+        .iter()
+        .filter_map(|p| Some(Measured { x: p.kl.known()?, y: p.reward.known()?, label: p.label.clone() }))
+        .collect();
+    if points.is_empty() {
+        return Ok(None);
+    }
+    let left_out = results.frontier.len() - points.len();
+    let note = if left_out == 0 { String::new() } else { format!(" Without enough data to be drawn: {left_out}.") };
+    let caption = format!(
+        "What distance from the reference buys: mean reward of sampled replies against their KL divergence from the reference model, one point for each training, with 95% intervals both ways. Of two points at one height the left one is the better bargain.{note}"
+    );
+    Ok(Some(Drawn { drawings: svg(frontier(points))?, caption }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::Number;
+    use super::*;
+
+    fn number(value: f64, low: f64, high: f64, method: &str) -> Number {
+        let json = serde_json::json!({ "value": value, "low": low, "high": high, "n": 250, "method": method });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn row(first: f64, second: f64, at: [f64; 3], kind: Kind, better: Better, effect: (f64, &str)) -> Row {
+        Row {
+            metric: "m".into(),
+            detail: false,
+            better,
+            instrument: Instrument::Formula,
+            data_hash: String::new(),
+            first: Some(number(first, first, first, "Wilson")),
+            second: number(second, second, second, "Wilson"),
+            difference: number(at[0], at[1], at[2], ""),
+            kind,
+            p_value: None,
+            p_corrected: None,
+            test: String::new(),
+            effect: Some(effect.0),
+            effect_name: effect.1.into(),
+            verdict: Verdict::NotTested,
+        }
+    }
+
+    #[test]
+    fn the_middle_of_an_interval_is_the_effect_itself_and_no_difference_is_zero() {
+        let h = cohen_h(0.88, 0.956);
+        let shares = row(0.88, 0.956, [0.076, 0.0, 0.102], Kind::Difference, Better::Higher, (h, "Cohen's h"));
+        let [value, low, high] = scaled(&shares).unwrap();
+        assert!((value - h).abs() < 1e-12 && low == 0.0 && high > h, "{value} {low} {high}");
+        let means = row(0.0, 0.0, [-0.006, -0.011, -0.001], Kind::Difference, Better::Lower, (-0.12, "Cohen's d_z"));
+        let [value, low, high] = scaled(&means).unwrap();
+        assert!((value - 0.12).abs() < 1e-12 && (low - 0.02).abs() < 1e-12 && (high - 0.22).abs() < 1e-12);
+        let ratio = row(1.0, 2.0, [2.0, 1.0, 4.0], Kind::Ratio, Better::Neither, (0.5, "Cohen's d_z"));
+        assert_eq!(scaled(&ratio).unwrap(), [0.5, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_difference_of_zero_has_no_deviation_to_scale_by() {
+        let none = row(0.0, 0.0, [0.0, -0.1, 0.1], Kind::Difference, Better::Lower, (0.0, "Cohen's d_z"));
+        assert!(scaled(&none).is_none());
+    }
+}
