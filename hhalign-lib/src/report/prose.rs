@@ -1,6 +1,7 @@
 //! Limits, samples and the command: what stands around the figures.
 
 use super::read::{Results, Sample};
+use crate::eval::measure::Instrument;
 use crate::table::escape;
 
 /// What the figures of this run cannot say, whatever they are.
@@ -43,6 +44,13 @@ pub(super) fn command(results: &Results) -> String {
     if let Some(n) = pairs(results) {
         words.push(format!("--pairs {n}"));
     }
+    let uses = |f: fn(&Instrument) -> bool| results.rows.iter().any(|r| f(&r.instrument));
+    if uses(|i| matches!(i, Instrument::Classifier(who) if who.contains("toxic-bert"))) {
+        words.push("--toxic-bert TOXIC_BERT_FOLDER".into());
+    }
+    if uses(|i| matches!(i, Instrument::LanguageModel(_))) {
+        words.push("--gguf MODEL_FILE".into());
+    }
     words.push("--out results-again".into());
     words.join(" ")
 }
@@ -63,7 +71,10 @@ pub(super) fn reproduce(results: &Results) -> String {
     let data = if results.is_synthetic() {
         String::new()
     } else {
-        format!(" <code>HH_FOLDER</code> is where “{}” lies.", escape(&p.data))
+        format!(
+            " <code>HH_FOLDER</code> is where “{}” lies; other words in capitals stand for files as well.",
+            escape(&p.data)
+        )
     };
     format!(
         "<pre><code>{}</code></pre><p>With hhalign {}.{data} The hashes at the foot of this page say whether the same data, tokenizer and weights came out. Steps are those that were taken: a training that stopped early shows fewer than it was asked for. On a processor with other vector instructions sums may differ in their last bits, and so the weights’ hashes and, by little, the figures.</p>",

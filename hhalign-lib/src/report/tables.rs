@@ -20,8 +20,12 @@ const SETTINGS: [(&str, &str); 9] = [
 
 /// A heading and a value to each row.
 fn pairs(rows: &[(String, String)]) -> String {
-    let row =
-        |(name, value): &(String, String)| format!("<tr><th scope=\"row\">{}</th><td>{value}</td></tr>", escape(name));
+    let row = |(name, value): &(String, String)| {
+        format!(
+            "<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">{}</th><td role=\"cell\">{value}</td></tr>",
+            escape(name)
+        )
+    };
     format!("<tbody>{}</tbody>", rows.iter().map(row).collect::<String>())
 }
 
