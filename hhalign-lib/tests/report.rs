@@ -79,6 +79,7 @@ fn folder(name: &str, change: impl FnOnce(&mut Value)) -> Folder {
         .with("parameters", 12_345)
         .with("pairs_train", 80)
         .with("pairs_held_out", 20)
+        .with("pairs_judge", 15)
         .with("sft_steps", 30)
         .with("dpo_steps", 10);
     let reply = |text: &str| vec![Reply::from_text(text)];
@@ -216,7 +217,8 @@ fn no_text_of_a_run_can_act_on_the_page() {
         }
         let estimate = json!({ "value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "method": "Wilson" });
         json["judges"] = json!([{ "identity": HOSTILE, "accuracy": estimate }]);
-        json["frontier"] = json!([{ "label": HOSTILE, "beta": 0.1, "step": 1, "kl": estimate, "reward": estimate }]);
+        json["frontier"] =
+            json!([{ "label": HOSTILE, "beta": 0.1, "step": 1, "kl": estimate, "reward": estimate, "judge": HOSTILE }]);
         json["toxicity_scores"] = json!({ "SFT": [0.1, 0.2], "DPO": [0.1] });
         json["histories"]["SFT"]["marks"] = json!([{ "step": 1, "text": HOSTILE }]);
     });
@@ -282,7 +284,7 @@ fn a_report_lies_beside_its_summary_and_is_made_alike_each_time() {
     let command = seen(between(&page, "<pre>", "</pre>"));
     assert_eq!(
         command,
-        "./scripts/run --preset toy --seed 7 --sft-steps 30 --dpo-steps 10 --beta 0.3 --pairs 100 --out results-again"
+        "./scripts/run --preset toy --seed 7 --sft-steps 30 --dpo-steps 10 --beta 0.3 --pairs 115 --out results-again"
     );
     for hash in [&comparison().provenance().data_hash, &comparison().provenance().models[1].hash] {
         assert!(page.matches(hash.as_str()).count() >= 2, "{hash} stands in the set-up and at the foot");
@@ -312,16 +314,18 @@ fn what_a_run_did_not_write_is_left_out_and_what_it_did_is_shown() {
             |v: f64| json!({ "value": v, "low": v - 0.1, "high": v + 0.1, "n": 200, "method": "bootstrap-t" });
         let unknown = json!({ "value": null, "low": null, "high": null, "n": 3, "method": "not enough data" });
         json["frontier"] = json!([
-            { "label": "beta 0.1", "beta": 0.1, "step": 80, "kl": estimate(12.5), "reward": estimate(1.25) },
-            { "label": "beta 0.9", "beta": 0.9, "step": 80, "kl": unknown, "reward": estimate(0.25) },
+            { "label": "β = 0.1", "step": 80, "kl": estimate(12.5), "reward": estimate(1.25), "judge": "J" },
+            { "label": "β = 0.2", "step": 81, "kl": estimate(2.5), "reward": estimate(0.75), "judge": "J" },
+            { "label": "β = 0.9", "step": 82, "kl": unknown, "reward": estimate(0.25), "judge": "J" },
         ]);
         let accuracy = json!({ "value": 0.9, "low": 0.8256, "high": 0.9448, "n": 100, "method": "Wilson" });
         json["judges"] = json!([{ "identity": "reward model, sha256 0123abcd", "accuracy": accuracy }]);
         json["toxicity_scores"] = json!({ "SFT": [0.0, 0.6, 0.95], "DPO": [0.0, 0.1, 0.2] });
     });
     let page = report(&full.0).unwrap();
-    has(&page, "beta 0.1");
-    assert!(!page.contains("beta 0.9"), "a point without data was drawn");
+    has(&page, "step 80");
+    assert!(!page.contains("step 82"), "a point without data was drawn");
+    has(&seen(&page), "each colour is a training (β = 0.1 and β = 0.2)");
     let text = seen(&page);
     has(&text, "Without enough data to be drawn: 1.");
     has(&text, "reward model, sha256 0123abcd 90.0% [82.6, 94.5] 100");

@@ -106,7 +106,8 @@ pub fn tail(x: &str, models: &[(&str, &[f64])]) -> Panel {
     models.iter().fold(panel, |panel, (name, scores)| panel.line(name, of(scores)))
 }
 
-/// Reward against distance from the reference, one point for each training.
-pub fn frontier(points: Vec<Measured>) -> Panel {
-    Panel::new("", "KL(policy ‖ reference) of replies, nats", "reward").measured("trainings", points)
+/// Reward against distance from the reference: the states of several trainings.
+pub fn frontier(trainings: Vec<(String, Vec<Measured>)>) -> Panel {
+    let panel = Panel::new("", "KL(policy ‖ reference) of a reply, nats", "reward above the reference");
+    trainings.into_iter().fold(panel, |panel, (name, points)| panel.measured(&name, points))
 }

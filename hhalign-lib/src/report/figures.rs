@@ -1,7 +1,7 @@
 //! The figures of a report, each with its caption.
 
 use super::read::{Kind, Results, Row};
-use super::words::{on_scale, sign, verdict};
+use super::words::{list, on_scale, sign, verdict};
 use crate::error::Result;
 use crate::eval::comparison::Verdict;
 use crate::eval::measure::{Better, Instrument};
@@ -152,22 +152,28 @@ pub(super) fn toxicity(results: &Results) -> Result<Option<Drawn>> {
     Ok(Some(Drawn { drawings: svg(tail("toxicity score", &models))?, caption }))
 }
 
-/// Reward against KL over several trainings.
+/// Reward against KL: a series for each training, a point for each of its states.
 pub(super) fn reward_frontier(results: &Results) -> Result<Option<Drawn>> {
-    let points: Vec<Measured> = results
-        .frontier
-        .iter()
-        .filter_map(|p| Some(Measured { x: p.kl.known()?, y: p.reward.known()?, label: p.label.clone() }))
-        .collect();
-    if points.is_empty() {
-        return Ok(None);
+    let mut series: Vec<(String, Vec<Measured>)> = vec![];
+    for p in &results.frontier {
+        let (Some(x), Some(y)) = (p.kl.known(), p.reward.known()) else { continue };
+        let point = Measured { x, y, label: format!("step {}", p.step) };
+        match series.iter_mut().find(|(name, _)| *name == p.label) {
+            Some((_, points)) => points.push(point),
+            None => series.push((p.label.clone(), vec![point])),
+        }
     }
-    let left_out = results.frontier.len() - points.len();
+    let Some(judge) = results.frontier.first().map(|p| escape(&p.judge)).filter(|_| !series.is_empty()) else {
+        return Ok(None);
+    };
+    let left_out = results.frontier.len() - series.iter().map(|s| s.1.len()).sum::<usize>();
     let note = if left_out == 0 { String::new() } else { format!(" Without enough data to be drawn: {left_out}.") };
+    let names: Vec<String> = series.iter().map(|(name, _)| escape(name)).collect();
     let caption = format!(
-        "What distance from the reference buys: mean reward of sampled replies against their KL divergence from the reference model, one point for each training, with 95% intervals both ways. Of two points at one height the left one is the better bargain.{note}"
+        "What distance from the reference buys: the reward of a reply above that of the reference’s reply to the same prompt, by {judge}, against the KL divergence of replies from the reference, with 95% intervals both ways; each colour is a training ({}), each point a state of it. Of two points at one height the left one is the better bargain. A judge that is itself a model can be pleased without people being pleased: far to the right its reward says less.{note}",
+        list(&names)
     );
-    Ok(Some(Drawn { drawings: svg(frontier(points))?, caption }))
+    Ok(Some(Drawn { drawings: svg(frontier(series))?, caption }))
 }
 
 #[cfg(test)]

@@ -101,10 +101,14 @@ pub(super) struct Sample {
     pub replies: BTreeMap<String, String>,
 }
 
-/// One training of a sweep: its reward against its distance from the reference.
+/// One state of a training: its reward against its distance from the reference.
 #[derive(Debug, Deserialize)]
 pub(super) struct FrontierPoint {
+    /// Which training.
     pub label: String,
+    pub step: usize,
+    /// Who gave the rewards.
+    pub judge: String,
     pub kl: Number,
     pub reward: Number,
 }

@@ -6,11 +6,12 @@ use crate::eval::measure::Instrument;
 use crate::table::{escape, grouped};
 
 /// The settings that have a row of their own, in order; whatever else a run wrote follows them.
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 10] = [
     ("preset", "Preset"),
     ("parameters", "Parameters"),
     ("pairs_train", "Pairs for training"),
     ("pairs_held_out", "Pairs held out"),
+    ("pairs_judge", "Pairs for the judge"),
     ("sft_steps", "Steps of supervised fine-tuning"),
     ("dpo_steps", "Steps of preference optimisation"),
     ("temperature", "Sampling temperature"),
