@@ -284,7 +284,7 @@ fn a_report_lies_beside_its_summary_and_is_made_alike_each_time() {
     let command = seen(between(&page, "<pre>", "</pre>"));
     assert_eq!(
         command,
-        "./scripts/run --preset toy --seed 7 --sft-steps 30 --dpo-steps 10 --beta 0.3 --pairs 115 --out results-again"
+        "./scripts/run --preset toy --seed 7 --sft-steps 30 --dpo-steps 10 --beta 0.3 --pairs 100 --out results-again"
     );
     for hash in [&comparison().provenance().data_hash, &comparison().provenance().models[1].hash] {
         assert!(page.matches(hash.as_str()).count() >= 2, "{hash} stands in the set-up and at the foot");
@@ -323,9 +323,9 @@ fn what_a_run_did_not_write_is_left_out_and_what_it_did_is_shown() {
         json["toxicity_scores"] = json!({ "SFT": [0.0, 0.6, 0.95], "DPO": [0.0, 0.1, 0.2] });
     });
     let page = report(&full.0).unwrap();
-    has(&page, "step 80");
+    has(&page, "β = 0.1, step 80");
     assert!(!page.contains("step 82"), "a point without data was drawn");
-    has(&seen(&page), "each colour is a training (β = 0.1 and β = 0.2)");
+    has(&seen(&page), "each line is a training (β = 0.1 and β = 0.2)");
     let text = seen(&page);
     has(&text, "Without enough data to be drawn: 1.");
     has(&text, "reward model, sha256 0123abcd 90.0% [82.6, 94.5] 100");

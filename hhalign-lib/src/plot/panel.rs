@@ -55,7 +55,7 @@ impl Panel {
         self
     }
 
-    /// With points that have an interval across and one upward.
+    /// With points that have an interval across and one upward, joined by a thin line.
     #[must_use]
     pub fn measured(mut self, name: &str, points: Vec<Measured>) -> Self {
         self.measured.push((name.into(), points));
@@ -170,6 +170,8 @@ impl Panel {
         let font = ("sans-serif", 11 * scale).into_font().color(&ink);
         for (i, (_, points)) in self.measured.iter().enumerate() {
             let colour = PALETTE[(i + self.lines.len() + self.points.len()) % PALETTE.len()];
+            let path = points.iter().map(|m| (m.x[0], m.y[0]));
+            chart.draw_series(LineSeries::new(path, colour.mix(0.4).stroke_width(scale)))?;
             for Measured { x, y, label } in points {
                 let whiskers = [[(x[1], y[0]), (x[2], y[0])], [(x[0], y[1]), (x[0], y[2])]];
                 chart.draw_series(whiskers.map(|w| PathElement::new(w, colour.mix(0.6).stroke_width(scale))))?;

@@ -152,14 +152,18 @@ pub(super) fn toxicity(results: &Results) -> Result<Option<Drawn>> {
     Ok(Some(Drawn { drawings: svg(tail("toxicity score", &models))?, caption }))
 }
 
-/// Reward against KL: a series for each training, a point for each of its states.
+/// Reward against KL: a line for each training, a point for each of its states.
 pub(super) fn reward_frontier(results: &Results) -> Result<Option<Drawn>> {
     let mut series: Vec<(String, Vec<Measured>)> = vec![];
     for p in &results.frontier {
         let (Some(x), Some(y)) = (p.kl.known(), p.reward.known()) else { continue };
-        let point = Measured { x, y, label: format!("step {}", p.step) };
+        let point = Measured { x, y, label: format!("{}, step {}", p.label, p.step) };
         match series.iter_mut().find(|(name, _)| *name == p.label) {
-            Some((_, points)) => points.push(point),
+            Some((_, points)) => {
+                // Names at every point would cover each other: the last one of a training has it.
+                points.iter_mut().for_each(|earlier| earlier.label.clear());
+                points.push(point);
+            }
             None => series.push((p.label.clone(), vec![point])),
         }
     }
@@ -170,7 +174,7 @@ pub(super) fn reward_frontier(results: &Results) -> Result<Option<Drawn>> {
     let note = if left_out == 0 { String::new() } else { format!(" Without enough data to be drawn: {left_out}.") };
     let names: Vec<String> = series.iter().map(|(name, _)| escape(name)).collect();
     let caption = format!(
-        "What distance from the reference buys: the reward of a reply above that of the reference’s reply to the same prompt, by {judge}, against the KL divergence of replies from the reference, with 95% intervals both ways; each colour is a training ({}), each point a state of it. Of two points at one height the left one is the better bargain. A judge that is itself a model can be pleased without people being pleased: far to the right its reward says less.{note}",
+        "What distance from the reference buys: the reward of a reply above that of the reference’s reply to the same prompt, by {judge}, against the KL divergence of replies from the reference, with 95% intervals both ways; each line is a training ({}), each point a state of it, the last one with its name. Of two points at one height the left one is the better bargain. A judge that is itself a model can be pleased without people being pleased: far to the right its reward says less.{note}",
         list(&names)
     );
     Ok(Some(Drawn { drawings: svg(frontier(series))?, caption }))

@@ -58,9 +58,8 @@ pub(super) fn command(results: &Results) -> String {
 /// How many pairs the run was given, where it was told a number.
 fn pairs(results: &Results) -> Option<i64> {
     if results.is_synthetic() {
-        // What was kept for a judge belongs to them as well.
-        let judge = results.count("pairs_judge").unwrap_or(0);
-        return Some(results.count("pairs_train")? + results.count("pairs_held_out")? + judge);
+        // A judge's pairs are drawn beside them.
+        return Some(results.count("pairs_train")? + results.count("pairs_held_out")?);
     }
     // `harmless-base, 4000 of 42537 pairs drawn`
     let drawn = results.provenance.data.strip_suffix(" pairs drawn")?.rsplit(", ").next()?;
