@@ -172,13 +172,10 @@ impl Panel {
             let colour = PALETTE[(i + self.lines.len() + self.points.len()) % PALETTE.len()];
             let path = points.iter().map(|m| (m.x[0], m.y[0]));
             chart.draw_series(LineSeries::new(path, colour.mix(0.4).stroke_width(scale)))?;
-            for Measured { x, y, label } in points {
+            for Measured { x, y, .. } in points {
                 let whiskers = [[(x[1], y[0]), (x[2], y[0])], [(x[0], y[1]), (x[0], y[2])]];
                 chart.draw_series(whiskers.map(|w| PathElement::new(w, colour.mix(0.6).stroke_width(scale))))?;
                 chart.draw_series([Circle::new((x[0], y[0]), 4 * scale, colour.filled())])?;
-                let beside = (6 * scale as i32, -14 * scale as i32);
-                let text = Text::new(label.clone(), beside, font.clone());
-                chart.draw_series([EmptyElement::at((x[0], y[0])) + text])?;
             }
         }
         if let Some((level, _)) = &self.level {
@@ -190,9 +187,16 @@ impl Panel {
             chart.draw_series([PathElement::new([(*x, ys.low), (*x, ys.high)], ink.mix(0.5).stroke_width(scale))])?;
         }
         let plotted = chart.plotting_area();
-        let left = plotted.get_base_pixel().0;
+        let (left, top) = plotted.get_base_pixel();
         let width = plotted.dim_in_pixel().0 as i32;
         let pixels = plotted.strip_coord_spec();
+        for Measured { x, y, label } in self.measured.iter().flat_map(|m| &m.1) {
+            // To the right of its point, and to the left where there is no room.
+            let (at, height) = plotted.map_coordinate(&(x[0], y[0]));
+            let (needed, gap) = (pixels.estimate_text_size(label, &font)?.0 as i32, 6 * scale as i32);
+            let x = if at - left + gap + needed > width { at - left - gap - needed } else { at - left + gap };
+            pixels.draw(&Text::new(label.clone(), (x, height - top - 14 * scale as i32), font.clone()))?;
+        }
         for (row, (x, text)) in self.marks.iter().enumerate() {
             // Beside its line, one below the other, and inside the axes.
             let (at, _) = plotted.map_coordinate(&(*x, ys.high));
