@@ -97,7 +97,9 @@ pub struct Written {
 
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "report: {} ({} kB)", self.path.display(), self.bytes.div_ceil(1000))
+        // The name alone: a notebook's output must not tell where on whose machine it lies.
+        let name = self.path.file_name().unwrap_or_default().display();
+        write!(f, "{name}, {} kB, in the results folder", self.bytes.div_ceil(1000))
     }
 }
 
