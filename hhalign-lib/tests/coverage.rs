@@ -85,7 +85,7 @@ fn words(rng: &mut Rng) -> Vec<usize> {
 }
 
 fn distinct(texts: &[&Vec<usize>]) -> f64 {
-    let mut seen = vec![false; 200];
+    let mut seen = [false; 200];
     texts.iter().copied().flatten().for_each(|&w| seen[w] = true);
     seen.iter().filter(|s| **s).count() as f64 / texts.iter().map(|t| t.len()).sum::<usize>() as f64
 }

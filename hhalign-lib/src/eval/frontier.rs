@@ -155,7 +155,7 @@ pub fn frontier(
         for &step in &steps {
             let earlier =
                 steps.iter().rev().map(|s| (*s, folder.as_ref().join(format!("frontier-{name}-{s}.safetensors"))));
-            let earlier = earlier.filter(|(s, path)| *s <= step && path.exists()).next();
+            let earlier = earlier.into_iter().find(|(s, path)| *s <= step && path.exists());
             dpo.train.stop_at = Some(step);
             dpo.train.checkpoint = Some(folder.as_ref().join(format!("frontier-{name}-{step}.safetensors")));
             match earlier {

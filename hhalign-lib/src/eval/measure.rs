@@ -113,7 +113,7 @@ impl Measure {
 
     /// The same as a part of another metric: its difference is described and not tested, so that the family of tests does not
     /// grow with every way of looking at one thing.
-    pub(super) fn as_detail(self) -> Self {
+    pub(super) fn into_detail(self) -> Self {
         Self { detail: true, ..self }
     }
 

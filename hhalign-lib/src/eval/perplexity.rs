@@ -65,8 +65,8 @@ pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Sid
     let each: Vec<f64> = nll.iter().zip(&tokens).map(|(l, t)| (l / t).exp()).collect();
     let of_whole = |values: &dyn Fn(usize) -> f64| whole.iter().map(|&i| values(i)).collect();
     Ok(Perplexity {
-        bits_per_byte: ratio(names[2], of_whole(&|i| nll[i]), of_whole(&|i| bits(&texts[i])), false).as_detail(),
-        per_example: Measure::plain(names[1], better, Cases::Mean(each), seed).as_detail(),
+        bits_per_byte: ratio(names[2], of_whole(&|i| nll[i]), of_whole(&|i| bits(&texts[i])), false).into_detail(),
+        per_example: Measure::plain(names[1], better, Cases::Mean(each), seed).into_detail(),
         token_weighted: ratio(names[0], nll, tokens, true),
         tokens: n_tokens,
     })

@@ -108,8 +108,8 @@ impl Refusal {
         let balanced = Cases::Balanced { right: right.clone(), positive: prompts.harmful.clone() };
         Ok(Self {
             balanced_accuracy: of("refusal, balanced accuracy", balanced),
-            harmful_refused: of("harmful prompts refused", of_kind(true)).as_detail(),
-            benign_answered: of("look-alikes not declined", of_kind(false)).as_detail(),
+            harmful_refused: of("harmful prompts refused", of_kind(true)).into_detail(),
+            benign_answered: of("look-alikes not declined", of_kind(false)).into_detail(),
             right,
             harmful: prompts.harmful.clone(),
             types: prompts.types.clone(),
