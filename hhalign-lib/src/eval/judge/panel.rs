@@ -141,7 +141,7 @@ impl HeadToHead {
         Self::table_of(&[self])
     }
 
-    /// Several results below each other, all by one judge.
+    /// Several results below each other; where judges differ each row names its own.
     ///
     /// # Errors
     /// No result, or a failure of the table library.
@@ -151,7 +151,8 @@ impl HeadToHead {
         };
         let count = |i: usize| results.iter().map(|r| r.counts()[i] as i64).collect::<Vec<_>>();
         let text = |f: &dyn Fn(&Self) -> String| results.iter().map(|r| f(r)).collect::<Vec<_>>();
-        let columns = vec![
+        let one_judge = results.iter().all(|r| r.judge == first.judge);
+        let mut columns = vec![
             Column::text("wins of", text(&|r| r.second.clone())),
             Column::text("against", text(&|r| r.first.clone())),
             Column::int("wins", count(0)),
@@ -172,7 +173,12 @@ impl HeadToHead {
             ),
             Column::float("extra words", 1, results.iter().map(|r| r.extra_words).collect()),
         ];
-        let note = format!("Judge: {}. A tie counts one half; orders that disagree make a tie.", first.judge);
+        let mut note = String::from("A tie counts one half; orders that disagree make a tie.");
+        if one_judge {
+            note = format!("Judge: {}. {note}", first.judge);
+        } else {
+            columns.insert(0, Column::text("judge", text(&|r| r.judge.clone())));
+        }
         Ok(Table::new("Who writes the better reply?", columns)?.with_note(note))
     }
 }
