@@ -2,8 +2,10 @@
 
 pub mod annotation;
 pub mod beta;
+pub mod evaluation;
 pub mod losses;
 pub mod pitfalls;
+pub mod studies;
 
 use crate::error::Result;
 use crate::stats::wilson;
