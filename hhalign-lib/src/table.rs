@@ -173,7 +173,7 @@ impl Table {
         for row in self.rows() {
             html += "<tr>";
             for (c, value) in row.iter().enumerate() {
-                html += &format!("<td style=\"text-align:{};{cell}\">{}</td>", side(c), escape(value));
+                html += &format!("<td style=\"text-align:{};{cell}\">{}</td>", side(c), escape(&unbroken(value)));
             }
             html += "</tr>";
         }
@@ -222,6 +222,20 @@ fn show(value: &AnyValue<'_>, decimals: Option<usize>) -> String {
     }
 }
 
+/// Short cells that a narrow page does not break.
+const SHORT: usize = 12;
+
+/// The text with no-break spaces where a break would hurt: in an interval such as `[0.60, 0.84]`, and in short texts.
+fn unbroken(text: &str) -> String {
+    let (whole, mut inside) = (text.chars().count() <= SHORT, false);
+    let next = text.chars().skip(1).chain([' ']);
+    let kept = text.chars().zip(next).map(|(c, next)| {
+        inside = c == '[' && (next.is_ascii_digit() || next == '-') || inside && c != ']';
+        if c == ' ' && (inside || whole) { '\u{a0}' } else { c }
+    });
+    kept.collect()
+}
+
 /// A whole number with its thousands apart: `12,345`; numbers of four digits stay as they are.
 ///
 /// # Example
@@ -241,4 +255,16 @@ pub fn grouped(number: i64) -> String {
 /// Text made safe inside HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_and_short_cells_are_not_broken() {
+        assert_eq!(unbroken("0.740 [-0.604, 0.841], n = 50"), "0.740 [-0.604,\u{a0}0.841], n = 50");
+        assert_eq!(unbroken("< 0.0001"), "<\u{a0}0.0001");
+        assert_eq!(unbroken("a text [with a remark, and more"), "a text [with a remark, and more");
+    }
 }
