@@ -2,10 +2,12 @@
 //!
 //! usage: reward_model [--data DIR] [--preset toy|small] [--seeds N] [--cache DIR] [--save DIR] [--parity FILE]
 //!
-//! Without --data the embedded set is used. With --cache a second call with the same settings trains nothing. --save writes
-//! a folder for transformers, --parity scores for `scripts/check_transformers.py`.
+//! Without --data the embedded set is used. HH pairs get a model for harmless and one for helpful requests, which begin
+//! with a language model of all text on the training side. With --cache a second call with the same settings trains nothing.
+//! --save writes a folder for transformers for each model, --parity the first one's scores for
+//! `scripts/check_transformers.py`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -43,29 +45,29 @@ fn main() -> Result<()> {
         outer.overlap()
     );
     let cache = path("cache");
+    let groups = groups(&inner.train, &inner.held_out, tokens)?;
     let (mut sums, mut hashes, mut last) = (vec![(0.0, 0.0); held_out.len()], vec![], None);
-    let start =
-        if real { language_model(Gpt::new(gpt, 0)?, &train, &watched, cache.as_deref())? } else { Gpt::new(gpt, 0)? };
+    let start = Gpt::new(gpt, 0)?;
+    let start = if real { language_model(start, &train, &watched, cache.as_deref())? } else { start };
     for seed in 0..seeds {
-        let mut config = if real { RewardConfig::default() } else { embedded() };
+        let mut config = if real { on_hh(preset) } else { on_embedded() };
         config.train.seed = seed;
         let clock = Instant::now();
-        let model = RewardModel::train(&config, &start, &train, &watched, cache.as_deref())?;
-        let training = model.training.as_ref().expect("it was trained here or found in the cache");
-        println!(
-            "seed {seed}: {:.0} s{}, best step {}, watched loss {:.4}, watched accuracy {:.3}",
-            training.seconds,
-            if model.from_cache {
-                format!(" (found in the cache in {:.1} s)", clock.elapsed().as_secs_f64())
-            } else {
-                String::new()
-            },
-            training.best.0,
-            training.best.1,
-            model.accuracy(&watched)?
-        );
+        let model = RewardMixture::train(&config, &start, &groups, cache.as_deref())?;
+        println!("seed {seed}: {:.1} s", clock.elapsed().as_secs_f64());
+        for (name, model) in model.models() {
+            let training = model.training.as_ref().expect("it was trained here or found in the cache");
+            let cached = if model.from_cache { ", found in the cache" } else { "" };
+            let (step, loss) = training.best;
+            println!(
+                "  {name}: {:.0} s of training{cached}, best step {step}, watched loss {loss:.4}",
+                training.seconds
+            );
+        }
+        let (chosen, rejected) = model.score_pairs(&watched)?;
+        report(&format!("seed {seed}, watched"), &inner.held_out, chosen.iter().zip(&rejected).map(|(c, r)| c - r));
         let (chosen, rejected) = model.score_pairs(&held_out)?;
-        report(&format!("seed {seed}"), &outer.held_out, chosen.iter().zip(&rejected).map(|(c, r)| c - r));
+        report(&format!("seed {seed}, held out"), &outer.held_out, chosen.iter().zip(&rejected).map(|(c, r)| c - r));
         for (sum, (c, r)) in sums.iter_mut().zip(chosen.iter().zip(&rejected)) {
             *sum = (sum.0 + c, sum.1 + r);
         }
@@ -73,17 +75,32 @@ fn main() -> Result<()> {
         last = Some(model);
     }
     if seeds > 1 {
-        report(&format!("mean of {seeds}"), &outer.held_out, sums.iter().map(|(c, r)| c - r));
+        report(&format!("mean of {seeds}, held out"), &outer.held_out, sums.iter().map(|(c, r)| c - r));
     }
     println!("tokenizer {}, models {}", tokenizer.hash(), hashes.join(" "));
     let model = last.ok_or_else(|| Error::new("no model was trained", "--seeds 0", "train at least one"))?;
     if let Some(folder) = path("save") {
         model.save(&tokenizer, folder)?;
     }
-    match path("parity") {
-        Some(file) => parity(&model, &held_out.head(12), &file),
-        None => Ok(()),
+    match (path("parity"), model.models().next()) {
+        (Some(file), Some((_, model))) => parity(model, &held_out.head(12), &file),
+        _ => Ok(()),
     }
+}
+
+/// Pairs by the kind of request: the first word of the subset's name; one group for the embedded set.
+fn groups(
+    train: &[Pair],
+    watched: &[Pair],
+    tokens: impl Fn(&[Pair]) -> Result<TokenizedPairs>,
+) -> Result<Vec<RewardGroup>> {
+    let name = |pair: &Pair| pair.origin.subset.split('-').next().unwrap_or_default().to_string();
+    let names: BTreeSet<String> = train.iter().map(name).collect();
+    let of = |pairs: &[Pair], wanted: &str| {
+        tokens(&pairs.iter().filter(|pair| name(pair) == wanted).cloned().collect::<Vec<_>>())
+    };
+    let group = |name: String| Ok(RewardGroup { pairs: of(train, &name)?, watched: of(watched, &name)?, name });
+    names.into_iter().map(group).collect()
 }
 
 fn read_options() -> Result<BTreeMap<String, String>> {
@@ -99,9 +116,19 @@ fn read_options() -> Result<BTreeMap<String, String>> {
 }
 
 /// Few and quick steps: the embedded set is easy.
-fn embedded() -> RewardConfig {
+fn on_embedded() -> RewardConfig {
     let mut config = RewardConfig::default();
     config.train = TrainConfig { learning_rate: 1e-3, max_steps: 120, eval_every: 20, log_every: 20, ..config.train };
+    config.train.compute.precision = Precision::Auto;
+    config
+}
+
+/// Small steps, and two epochs at most: the labels are noisy, and a few thousand pairs are soon known by heart.
+fn on_hh(preset: Preset) -> RewardConfig {
+    let mut config = RewardConfig::default();
+    let learning_rate = if preset == Preset::Toy { 5e-4 } else { 2e-4 };
+    config.train = TrainConfig { learning_rate, max_steps: 364, batch_size: 16, micro_batch_size: 8, ..config.train };
+    (config.train.eval_every, config.train.log_every, config.train.compute.precision) = (25, 25, Precision::Auto);
     config
 }
 
@@ -138,7 +165,7 @@ fn report(name: &str, pairs: &[Pair], margins: impl Iterator<Item = f32>) {
         }
     }
     for (group, (right, n)) in counts {
-        println!("{name}: held-out accuracy, {}: {}", group.trim(), wilson(right, n).text());
+        println!("{name}: accuracy, {}: {}", group.trim(), wilson(right, n).text());
     }
 }
 

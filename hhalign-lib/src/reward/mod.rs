@@ -4,6 +4,7 @@
 //! Bradley and Terry, σ(r(chosen) - r(rejected)) is the probability that people prefer the first; training makes the
 //! labels likely. The passes are those of [`crate::fused`]; both replies of a pair share the rows of their prompt.
 
+mod mixture;
 mod run;
 mod step;
 mod store;
@@ -11,6 +12,7 @@ mod store;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+pub use self::mixture::{RewardGroup, RewardMixture};
 use crate::batch::{Side, TokenizedPair, TokenizedPairs};
 use crate::error::{Error, Result};
 use crate::fused::{Keep, Packed, Precision, Purpose, Workspace, with_weights};

@@ -154,9 +154,9 @@ fn follow(
         let due = step.is_multiple_of(train.eval_every) || step == train.max_steps;
         if due && progress.state.evaluated_at != Some(step) {
             evaluate(config, watched, progress)?;
-            if train.progress {
-                println!("{}", line(train.max_steps, &progress.state));
-            }
+        }
+        if train.progress && progress.state.history.records.last().is_some_and(|r| r.step == step) {
+            println!("{}", line(train.max_steps, &progress.state));
         }
         let stopped_early = train.patience.is_some_and(|p| progress.state.evaluations_without_gain >= p);
         progress.state.seconds = seconds_before + began.elapsed().as_secs_f64();
@@ -196,9 +196,6 @@ fn follow(
             metrics.extend([("grad_norm".into(), norm), ("learning_rate".into(), rate)]);
             metrics.extend([("seconds".into(), state.seconds), ("num_tokens".into(), state.tokens)]);
             state.history.log(state.step, metrics);
-            if train.progress {
-                println!("{}", line(train.max_steps, state));
-            }
         }
     }
 }
