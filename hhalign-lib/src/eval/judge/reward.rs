@@ -7,13 +7,63 @@ use crate::batch::TokenizedPairs;
 use crate::error::Result;
 use crate::eval::judgements::Preference;
 use crate::eval::measure::{Better, Cases, Instrument, Measure};
-use crate::reward::RewardModel;
+use crate::reward::{RewardMixture, RewardModel};
 use crate::sample::Reply;
 use crate::tokenize::Tokenizer;
 
+/// What gives the rewards: one model, or one for each kind of request.
+pub enum Rater {
+    /// One model for all prompts.
+    One(RewardModel),
+    /// A model for each kind of request.
+    Mixture(RewardMixture),
+}
+
+impl From<RewardModel> for Rater {
+    fn from(model: RewardModel) -> Self {
+        Self::One(model)
+    }
+}
+
+impl From<RewardMixture> for Rater {
+    fn from(mixture: RewardMixture) -> Self {
+        Self::Mixture(mixture)
+    }
+}
+
+impl Rater {
+    fn score(&self, tokenizer: &Tokenizer, prompts: &[String], replies: &[String]) -> Result<Vec<f32>> {
+        match self {
+            Self::One(model) => model.score(tokenizer, prompts, replies),
+            Self::Mixture(mixture) => mixture.score(tokenizer, prompts, replies),
+        }
+    }
+
+    fn score_pairs(&self, pairs: &TokenizedPairs) -> Result<(Vec<f32>, Vec<f32>)> {
+        match self {
+            Self::One(model) => model.score_pairs(pairs),
+            Self::Mixture(mixture) => mixture.score_pairs(pairs),
+        }
+    }
+
+    /// Name, hash and size.
+    fn identity(&self) -> Result<String> {
+        Ok(match self {
+            Self::One(model) => {
+                format!("reward model {} ({} parameters)", model.hash()?, model.gpt().n_parameters())
+            }
+            Self::Mixture(mixture) => {
+                let parameters: usize = mixture.models().map(|(_, model)| model.gpt().n_parameters()).sum();
+                let n = mixture.models().count();
+                format!("{n} reward models, by kind of request {} ({parameters} parameters)", mixture.hash()?)
+            }
+        })
+    }
+}
+
 /// A reward model that judges, with its accuracy on pairs that it has never seen.
 pub struct RewardJudge {
-    model: RewardModel,
+    rater: Rater,
     tokenizer: Tokenizer,
     identity: String,
     /// Share of held-out pairs whose preferred reply it gives the higher reward, a tie one half.
@@ -21,30 +71,25 @@ pub struct RewardJudge {
 }
 
 impl RewardJudge {
-    /// A judge of a reward model. `held_out` are pairs that neither the model nor the policies that it will judge were
+    /// A judge of a reward model or a mixture of them. `held_out` are pairs that neither the model nor the policies that it will judge were
     /// trained on, in ids of `tokenizer`; the judge's accuracy is measured on them.
     ///
     /// # Errors
     /// The pairs or the tokenizer do not fit the model.
-    pub fn new(model: RewardModel, tokenizer: &Tokenizer, held_out: &TokenizedPairs) -> Result<Self> {
-        tokenizer.check_fits(model.gpt().config.vocab_size)?;
-        let identity = format!("reward model {} ({} parameters)", model.hash()?, model.gpt().n_parameters());
-        let (chosen, rejected) = model.score_pairs(held_out)?;
+    pub fn new(rater: impl Into<Rater>, tokenizer: &Tokenizer, held_out: &TokenizedPairs) -> Result<Self> {
+        let rater = rater.into();
+        let identity = rater.identity()?;
+        let (chosen, rejected) = rater.score_pairs(held_out)?;
         let count = |holds: fn(f32, f32) -> bool| chosen.iter().zip(&rejected).filter(|(c, r)| holds(**c, **r)).count();
         let cases = Cases::Won { wins: count(|c, r| c > r), ties: count(|c, r| c == r), losses: count(|c, r| c < r) };
         let judge = Instrument::Judge(identity.clone());
         let accuracy = Measure::new("accuracy of the reward model", Better::Higher, judge, cases, 0);
-        Ok(Self { model, tokenizer: tokenizer.clone(), identity, accuracy })
+        Ok(Self { rater, tokenizer: tokenizer.clone(), identity, accuracy })
     }
 
     /// The model by its hash, without its accuracy.
     pub fn identity(&self) -> &str {
         &self.identity
-    }
-
-    /// The model behind it.
-    pub fn model(&self) -> &RewardModel {
-        &self.model
     }
 }
 
@@ -55,7 +100,7 @@ impl RewardScorer for RewardJudge {
 
     fn rewards(&self, prompts: &[String], replies: &[Reply]) -> Result<Vec<f64>> {
         let texts: Vec<String> = replies.iter().map(|r| r.text.clone()).collect();
-        Ok(self.model.score(&self.tokenizer, prompts, &texts)?.into_iter().map(f64::from).collect())
+        Ok(self.rater.score(&self.tokenizer, prompts, &texts)?.into_iter().map(f64::from).collect())
     }
 }
 
@@ -77,7 +122,7 @@ impl Judge for RewardJudge {
         texts.sort_by_key(|(_, place)| **place);
         let (prompts, replies): (Vec<String>, Vec<String>) =
             texts.into_iter().map(|((prompt, reply), _)| (prompt.to_string(), reply.to_string())).unzip();
-        let rewards = self.model.score(&self.tokenizer, &prompts, &replies)?;
+        let rewards = self.rater.score(&self.tokenizer, &prompts, &replies)?;
         let judge =
             |q: &Question<'_>| match rewards[places[&(q.prompt, q.a)]].total_cmp(&rewards[places[&(q.prompt, q.b)]]) {
                 std::cmp::Ordering::Greater => Preference::A,
