@@ -64,9 +64,20 @@ fn main() -> Result<()> {
                 training.seconds
             );
         }
-        let (chosen, rejected) = model.score_pairs(&watched)?;
-        report(&format!("seed {seed}, watched"), &inner.held_out, chosen.iter().zip(&rejected).map(|(c, r)| c - r));
-        let (chosen, rejected) = model.score_pairs(&held_out)?;
+        let known = |pairs: &[Pair]| -> Vec<usize> {
+            let names: Vec<&str> = model.models().map(|(name, _)| name).collect();
+            pairs.iter().map(|pair| names.iter().position(|name| *name == kind(pair)).unwrap_or(0)).collect()
+        };
+        let margins = |(chosen, rejected): (Vec<f32>, Vec<f32>)| -> Vec<f32> {
+            chosen.iter().zip(rejected).map(|(c, r)| c - r).collect()
+        };
+        if groups.len() > 1 {
+            let read = margins(model.score_pairs(&held_out)?);
+            report(&format!("seed {seed}, held out, kind read off the prompt"), &outer.held_out, read.into_iter());
+        }
+        let of_watched = margins(model.score_pairs_in(&watched, &known(&inner.held_out))?);
+        report(&format!("seed {seed}, watched"), &inner.held_out, of_watched.into_iter());
+        let (chosen, rejected) = model.score_pairs_in(&held_out, &known(&outer.held_out))?;
         report(&format!("seed {seed}, held out"), &outer.held_out, chosen.iter().zip(&rejected).map(|(c, r)| c - r));
         for (sum, (c, r)) in sums.iter_mut().zip(chosen.iter().zip(&rejected)) {
             *sum = (sum.0 + c, sum.1 + r);
@@ -88,16 +99,20 @@ fn main() -> Result<()> {
     }
 }
 
-/// Pairs by the kind of request: the first word of the subset's name; one group for the embedded set.
+/// The kind of request: the first word of the subset's name, `embedded` for the whole embedded set.
+fn kind(pair: &Pair) -> String {
+    pair.origin.subset.split('-').next().unwrap_or_default().to_string()
+}
+
+/// Pairs by the kind of request.
 fn groups(
     train: &[Pair],
     watched: &[Pair],
     tokens: impl Fn(&[Pair]) -> Result<TokenizedPairs>,
 ) -> Result<Vec<RewardGroup>> {
-    let name = |pair: &Pair| pair.origin.subset.split('-').next().unwrap_or_default().to_string();
-    let names: BTreeSet<String> = train.iter().map(name).collect();
+    let names: BTreeSet<String> = train.iter().map(kind).collect();
     let of = |pairs: &[Pair], wanted: &str| {
-        tokens(&pairs.iter().filter(|pair| name(pair) == wanted).cloned().collect::<Vec<_>>())
+        tokens(&pairs.iter().filter(|pair| kind(pair) == wanted).cloned().collect::<Vec<_>>())
     };
     let group = |name: String| Ok(RewardGroup { pairs: of(train, &name)?, watched: of(watched, &name)?, name });
     names.into_iter().map(group).collect()
@@ -123,12 +138,13 @@ fn on_embedded() -> RewardConfig {
     config
 }
 
-/// Small steps, and two epochs at most: the labels are noisy, and a few thousand pairs are soon known by heart.
+/// Little more than one epoch: the labels are noisy, and a few thousand pairs are soon known by heart.
 fn on_hh(preset: Preset) -> RewardConfig {
     let mut config = RewardConfig::default();
     let learning_rate = if preset == Preset::Toy { 5e-4 } else { 2e-4 };
-    config.train = TrainConfig { learning_rate, max_steps: 364, batch_size: 16, micro_batch_size: 8, ..config.train };
-    (config.train.eval_every, config.train.log_every, config.train.compute.precision) = (25, 25, Precision::Auto);
+    config.train = TrainConfig { learning_rate, max_steps: 420, batch_size: 16, micro_batch_size: 8, ..config.train };
+    (config.train.warmup_steps, config.train.compute.precision) = (20, Precision::Auto);
+    (config.train.eval_every, config.train.log_every) = (30, 30);
     config
 }
 
@@ -171,7 +187,9 @@ fn report(name: &str, pairs: &[Pair], margins: impl Iterator<Item = f32>) {
 
 /// Ids and scores of some sequences of unequal lengths.
 fn parity(model: &RewardModel, pairs: &TokenizedPairs, file: &Path) -> Result<()> {
-    let (chosen, rejected) = model.score_pairs(pairs)?;
+    // In f32, whatever it was trained in: transformers computes in f32 too.
+    let exact = RewardModel::from_parts(model.gpt(), model.head().to_vec(), model.limits())?;
+    let (chosen, rejected) = exact.score_pairs(pairs)?;
     let [max_prompt, max_reply] = model.limits();
     let ids = |prompt: &[u32], reply: &[u32]| {
         [&prompt[prompt.len().saturating_sub(max_prompt)..], &reply[..reply.len().min(max_reply)]].concat()

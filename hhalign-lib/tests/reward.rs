@@ -275,14 +275,13 @@ fn the_number_of_threads_changes_no_bit_and_the_seed_does() {
 #[test]
 fn a_training_is_found_again_and_an_interrupted_one_goes_on() {
     let (folder, whole) = (Folder::new("reward-cache"), trained(&config(8), None));
-    let first = trained(&config(8), Some(&folder));
-    let again = trained(&config(8), Some(&folder));
+    let [first, again] = [(), ()].map(|()| trained(&config(8), Some(&folder)));
     assert!(!first.from_cache && again.from_cache);
     same(&first, &whole);
     same(&first, &again);
     assert_eq!(again.training, first.training);
-    let other = RewardConfig { lm_weight: 0.2, ..config(8) };
-    assert!(!trained(&other, Some(&folder)).from_cache, "another setting is another training");
+    let other = trained(&RewardConfig { lm_weight: 0.2, ..config(8) }, Some(&folder));
+    assert!(!other.from_cache, "another setting is another training");
     // Stopped in the middle, between two checkpoints: the settings that decide numbers are the same.
     let folder = Folder::new("reward-resume");
     let mut stopped = config(8);
@@ -421,7 +420,6 @@ fn a_mixture_sends_each_prompt_to_the_model_of_its_kind() {
     let mixture = RewardMixture::train(&config(12), &start, &groups, Some(&folder.join("cache"))).unwrap();
     let steps: usize = mixture.models().map(|(_, m)| m.training.as_ref().unwrap().steps).sum();
     assert!((12..=13).contains(&steps), "the steps are shared out: {steps}");
-    // On texts that the classifier has not seen.
     let unseen = of_kind(texts(3, 80), &KINDS);
     let prompts: Vec<String> = unseen.iter().map(|p| p.prompt.clone()).collect();
     let routed = mixture.route(&tokenizer, &prompts).unwrap();
@@ -436,6 +434,9 @@ fn a_mixture_sends_each_prompt_to_the_model_of_its_kind() {
         let own = (0..unseen.len()).filter(|&i| routed[i] == group);
         assert!(own.clone().count() > 0 && own.into_iter().all(|i| (alone[i] - rewards[i]).abs() < 1e-5));
     }
+    let first = mixture.score_in(&tokenizer, &prompts, &replies, &vec![0; prompts.len()]).unwrap();
+    assert_ne!(first, rewards, "a group that is known goes before the classifier");
+    assert!(error(mixture.score_in(&tokenizer, &prompts, &replies, &[0])).got().contains("1 groups"));
     let (chosen, _) = mixture.score_pairs(&tokenized(&unseen)).unwrap();
     assert!(chosen.iter().zip(&rewards).all(|(a, b)| (a - b).abs() < 1e-5), "pairs go the same way");
     mixture.save(&tokenizer, folder.join("saved")).unwrap();

@@ -89,21 +89,34 @@ impl RewardMixture {
         prompts.iter().map(|prompt| Ok(self.router.group(self.read(&tokenizer.encode(prompt)?)))).collect()
     }
 
-    /// The reward of each reply behind its prompt, from the model of the prompt's group; as [`RewardModel::score`].
+    /// The reward of each reply behind its prompt, from the model of the prompt's group as [`RewardMixture::route`] finds it;
+    /// as [`RewardModel::score`].
     ///
     /// Rewards of replies to one prompt compare. Those behind prompts of two groups come from two models and do not.
     ///
     /// # Errors
     /// As [`RewardModel::score`].
     pub fn score(&self, tokenizer: &Tokenizer, prompts: &[String], replies: &[String]) -> Result<Vec<f32>> {
+        self.score_in(tokenizer, prompts, replies, &self.route(tokenizer, prompts)?)
+    }
+
+    /// The same where the group of each prompt is known, as it is for the prompts of a data set with subsets.
+    ///
+    /// # Errors
+    /// As [`RewardModel::score`], or a group that there is not.
+    pub fn score_in(
+        &self,
+        tokenizer: &Tokenizer,
+        prompts: &[String],
+        replies: &[String],
+        groups: &[usize],
+    ) -> Result<Vec<f32>> {
         if prompts.len() != replies.len() {
             let got = format!("{} prompts and {} replies", prompts.len(), replies.len());
             return Err(Error::new("each reply needs its prompt", got, "give one prompt for each reply"));
         }
-        let groups = self.route(tokenizer, prompts)?;
         let mut rewards = vec![0.0; prompts.len()];
-        for (group, model) in self.models.iter().enumerate() {
-            let own: Vec<usize> = (0..prompts.len()).filter(|&i| groups[i] == group).collect();
+        for (model, own) in self.share_out(groups, prompts.len())? {
             let of = |texts: &[String]| own.iter().map(|&i| texts[i].clone()).collect::<Vec<_>>();
             let scored = model.score(tokenizer, &of(prompts), &of(replies))?;
             own.iter().zip(scored).for_each(|(&i, reward)| rewards[i] = reward);
@@ -116,15 +129,33 @@ impl RewardMixture {
     /// # Errors
     /// As [`RewardModel::score_pairs`].
     pub fn score_pairs(&self, pairs: &TokenizedPairs) -> Result<(Vec<f32>, Vec<f32>)> {
-        let (mut chosen, mut rejected) = (vec![0.0; pairs.len()], vec![0.0; pairs.len()]);
         let groups: Vec<usize> = pairs.pairs.iter().map(|p| self.router.group(self.read(&p.prompt))).collect();
-        for (group, model) in self.models.iter().enumerate() {
-            let own: Vec<usize> = (0..pairs.len()).filter(|&i| groups[i] == group).collect();
+        self.score_pairs_in(pairs, &groups)
+    }
+
+    /// The same where the group of each pair is known.
+    ///
+    /// # Errors
+    /// As [`RewardModel::score_pairs`], or a group that there is not.
+    pub fn score_pairs_in(&self, pairs: &TokenizedPairs, groups: &[usize]) -> Result<(Vec<f32>, Vec<f32>)> {
+        let (mut chosen, mut rejected) = (vec![0.0; pairs.len()], vec![0.0; pairs.len()]);
+        for (model, own) in self.share_out(groups, pairs.len())? {
             let of_group = own.iter().map(|&i| pairs.pairs[i].clone()).collect();
             let (c, r) = model.score_pairs(&TokenizedPairs::from_ids(of_group, pairs.max_length, pairs.eos_id()))?;
             own.iter().zip(c.into_iter().zip(r)).for_each(|(&i, (c, r))| (chosen[i], rejected[i]) = (c, r));
         }
         Ok((chosen, rejected))
+    }
+
+    /// Each model with the places of the prompts that are its own.
+    fn share_out(&self, groups: &[usize], n: usize) -> Result<Vec<(&RewardModel, Vec<usize>)>> {
+        if groups.len() != n || groups.iter().any(|&g| g >= self.models.len()) {
+            let got = format!("{} groups up to {:?} for {n} prompts", groups.len(), groups.iter().max());
+            let fix = format!("give an index below {} for each prompt", self.models.len());
+            return Err(Error::new("the groups do not fit", got, fix));
+        }
+        let own = |group: usize| (0..n).filter(|&i| groups[i] == group).collect();
+        Ok(self.models.iter().enumerate().map(|(group, model)| (model, own(group))).collect())
     }
 
     /// The first 16 digits of a SHA-256 over all models and the classifier.
