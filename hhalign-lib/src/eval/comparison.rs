@@ -220,11 +220,12 @@ impl Comparison {
         instruments.sort();
         instruments.dedup();
         let note = format!(
-            "95% intervals over prompts. Data: {} ({}), seed {}, β = {}. p: paired tests on the same prompts, corrected for {tests} tests by Holm's method; \"{}\" is said of {} where it is below 0.05. {}",
+            "95% intervals over prompts. Data: {} ({}), seed {}, β = {}. p: paired tests on the same prompts, corrected for {tests} tests by Holm's method (a permutation test draws 9,999 exchanges, so its p is {:.4} at least); \"{}\" is said of {} where it is below 0.05. {}",
             p.data,
             p.data_hash,
             p.seed,
             p.beta,
+            1e-4 * tests as f64,
             Verdict::Better.words(),
             second.name,
             instruments.join(" ")
@@ -299,7 +300,7 @@ pub fn p_text(p: f64) -> String {
 /// A figure and its interval as a cell of a table.
 pub fn figure(e: &Estimate) -> String {
     if !e.is_known() {
-        return if e.n == 0 { "not enough data".into() } else { format!("not enough data (n = {})", e.n) };
+        return if e.n == 0 { "not enough data".into() } else { e.why_unknown() };
     }
     // Small figures need more digits than large ones.
     let digits = if e.value.abs() >= 100.0 {

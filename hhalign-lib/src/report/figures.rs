@@ -35,7 +35,7 @@ pub(super) fn curves(results: &Results) -> Result<Option<Drawn>> {
         return Ok(None);
     }
     let drawings = panels.into_iter().map(svg).collect::<Result<String>>()?;
-    let caption = "Loss of both trainings, and what the second one does to held-out pairs: the share that it ranks right, and the rewards of either reply. Direct preference optimisation widens the gap between the two replies, and may do so while both become less likely; the chosen reply’s reward shows whether it did.";
+    let caption = "Loss of both trainings, and what the second one does to the held-out pairs that were watched in training (some of those that the tables rest on): the share that it ranks right, and the rewards of either reply. Direct preference optimisation widens the gap between the two replies, and may do so while both become less likely; the chosen reply’s reward shows whether it did.";
     Ok(Some(Drawn { drawings: format!("<div class=\"panels\">{drawings}</div>"), caption: caption.into() }))
 }
 

@@ -13,6 +13,8 @@ const KEY_FIGURES: usize = 4;
 
 /// The main metrics by what was found, the largest effects first.
 struct Findings<'a> {
+    /// What the second model is trained for: no comparison with the first.
+    objective: Option<&'a Row>,
     better: Vec<&'a Row>,
     worse: Vec<&'a Row>,
     different: Vec<&'a Row>,
@@ -25,11 +27,15 @@ struct Findings<'a> {
 impl<'a> Findings<'a> {
     fn of(results: &'a Results) -> Self {
         let mut all: Vec<&Row> = results.main_rows().collect();
+        let is_objective = |r: &&Row| r.first.is_none() && r.metric == "reward accuracy";
+        let objective = all.iter().copied().find(is_objective);
+        all.retain(|r| !is_objective(r));
         let size = |r: &Row| r.effect.map_or(0.0, f64::abs);
         all.sort_by(|a, b| size(b).total_cmp(&size(a)));
         let no_data = |r: &Row| r.lacks_data() && matches!(r.verdict, Verdict::NotShown | Verdict::NotTested);
         let found = |v: Verdict| all.iter().filter(|r| r.verdict == v && !no_data(r)).copied().collect::<Vec<_>>();
         Self {
+            objective,
             better: found(Verdict::Better),
             worse: found(Verdict::Worse),
             different: found(Verdict::Different),
@@ -89,6 +95,13 @@ pub(super) fn summary(results: &Results) -> String {
     let f = Findings::of(results);
     let [first, second] = results.names().map(escape);
     let mut s = vec![what_was_done(results)];
+    if let Some(row) = f.objective {
+        s.push(format!(
+            "The training reached its own objective on them: {}, {}, which is no comparison with {first}.",
+            name(row),
+            escape(&change(row))
+        ));
+    }
     s.push(match f.better.len() {
         0 => format!("In none of the main metrics was {second} shown to be better than {first}."),
         n => format!("{second} is better than {first} in {}: {}.", metrics(n), changes(&f.better)),

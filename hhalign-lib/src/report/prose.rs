@@ -15,9 +15,10 @@ pub(super) fn limits(results: &Results) -> String {
     if results.is_synthetic() {
         items.push("<b>Synthetic data.</b> Prompts and replies come from a grammar, and a reply is the better one because its grade says so. Figures on it show whether the method works; they say nothing about how helpful or safe an assistant is, and do not compare with figures on real preferences.".into());
     }
+    items.push("<b>Cases are taken as independent.</b> Prompts that share a template, or rows that share a first turn, are not quite, so the intervals are somewhat too narrow.".into());
     items.push("<b>Many metrics.</b> Holm’s correction keeps the chance of any false claim among the tested metrics below 5%. Lines that are parts of another metric are not tested, and whoever looks for the one that moved will find one.".into());
     items.push("<b>“No difference shown” is not “no difference”.</b> The interval of the difference says how large a difference the cases still allow.".into());
-    items.push(format!("<b>Better in a metric is not better.</b> That {second} scores above {first} says what its name says; both may be poor. Fewer refusals, fewer toxic replies and shorter replies can come from one another: read them together."));
+    items.push(format!("<b>Better in a metric is not better.</b> That {second} scores above {first} in a metric speaks for what this metric measures and nothing else; both models may be poor. Fewer refusals, fewer toxic replies and shorter replies can come from one another: read them together."));
     items.push("<b>Ranking is not writing.</b> Reward accuracy and perplexity look at replies that were given to the model. What it writes itself is in the other metrics and in the samples.".into());
     format!("<ul>{}</ul>", items.iter().map(|i| format!("<li>{i}</li>")).collect::<String>())
 }

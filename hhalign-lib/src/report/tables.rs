@@ -11,7 +11,7 @@ const SETTINGS: [(&str, &str); 10] = [
     ("parameters", "Parameters"),
     ("pairs_train", "Pairs for training"),
     ("pairs_held_out", "Pairs held out"),
-    ("pairs_judge", "Pairs for the judge"),
+    ("pairs_judge", "Pairs for the judge, none of them among the others"),
     ("sft_steps", "Steps of supervised fine-tuning"),
     ("dpo_steps", "Steps of preference optimisation"),
     ("temperature", "Sampling temperature"),

@@ -3,6 +3,7 @@
 use super::read::{Kind, Number, Row};
 use crate::eval::comparison::{Verdict, p_text};
 use crate::eval::measure::{Better, Instrument};
+use crate::stats::why_unknown;
 use crate::table::escape;
 
 /// A number with a true minus.
@@ -55,7 +56,7 @@ fn with_interval(at: [f64; 3], form: Form, sign: &str, unit: &str) -> String {
 }
 
 fn missing(number: &Number) -> String {
-    format!("not enough data (n\u{a0}=\u{a0}{})", number.n)
+    why_unknown(&number.method, number.n).replace(" = ", "\u{a0}=\u{a0}")
 }
 
 /// `95.6% [93.3, 97.0]`, `1.74 [1.71, 1.78]`, or that there is not enough data.
@@ -162,7 +163,13 @@ pub(super) fn class(verdict: Verdict) -> &'static str {
 
 /// What a row lets one say: a verdict says nothing where there was nothing to judge.
 pub(super) fn verdict(row: &Row) -> &'static str {
-    if row.verdict == Verdict::NotTested && row.lacks_data() { "not enough data" } else { row.verdict.words() }
+    match row.verdict {
+        Verdict::NotTested if row.lacks_data() => "not enough data",
+        // A rate against one half says nothing of the first model's own figure.
+        Verdict::Better if row.first.is_none() => "above chance",
+        Verdict::Worse if row.first.is_none() => "below chance",
+        verdict => verdict.words(),
+    }
 }
 
 /// Which way is good, in words for those who cannot see the arrow.

@@ -48,7 +48,7 @@ pub fn bootstrap_t<const K: usize>(rows: &[[f64; K]], seed: u64, g: impl Fn(&[f6
     let se = whole.standard_error(&slopes);
     let enough = n as f64 >= CASES_PER_SQUARED_SKEWNESS * whole.skewness(rows, &slopes).powi(2);
     if !(value.is_finite() && se > 0.0 && enough) {
-        return Estimate::not_enough_data(n);
+        return Estimate::too_uneven(n);
     }
     let mut rng = stream(seed, "bootstrap", &[]);
     let mut t: Vec<f64> = (0..RESAMPLES)
@@ -63,7 +63,7 @@ pub fn bootstrap_t<const K: usize>(rows: &[[f64; K]], seed: u64, g: impl Fn(&[f6
     t.sort_by(f64::total_cmp);
     let at = |share: f64| t[((RESAMPLES + 1) as f64 * share) as usize - 1];
     let e = Estimate { value, low: value - at(0.975) * se, high: value - at(0.025) * se, n, method: "bootstrap-t" };
-    if e.is_known() { e } else { Estimate::not_enough_data(n) }
+    if e.is_known() { e } else { Estimate::too_uneven(n) }
 }
 
 /// The mean of some numbers with a studentised bootstrap interval.

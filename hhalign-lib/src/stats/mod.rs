@@ -45,6 +45,16 @@ impl Estimate {
         Self { value: f64::NAN, low: f64::NAN, high: f64::NAN, n, method: "not enough data" }
     }
 
+    /// What stands where there are cases enough, but so uneven ones that no interval would hold.
+    pub(crate) fn too_uneven(n: usize) -> Self {
+        Self { method: TOO_UNEVEN, ..Self::not_enough_data(n) }
+    }
+
+    /// Why there is no figure, in words.
+    pub fn why_unknown(&self) -> String {
+        why_unknown(self.method, self.n)
+    }
+
     /// A figure that follows from a definition, and was not measured.
     pub fn by_definition(value: f64, n: usize) -> Self {
         Self { value, low: value, high: value, n, method: "by definition" }
@@ -58,7 +68,7 @@ impl Estimate {
     /// The figure as text: `0.912 [0.870, 0.940], n = 150`.
     pub fn text(&self) -> String {
         if !self.is_known() {
-            return format!("not enough data, n = {}", self.n);
+            return self.why_unknown();
         }
         format!("{:.3} [{:.3}, {:.3}], n = {}", self.value, self.low, self.high, self.n)
     }
@@ -68,6 +78,17 @@ impl Estimate {
     pub fn map(&self, to: impl Fn(f64) -> f64) -> Self {
         let (a, b) = (to(self.low), to(self.high));
         Self { value: to(self.value), low: a.min(b), high: a.max(b), ..self.clone() }
+    }
+}
+
+const TOO_UNEVEN: &str = "too uneven";
+
+/// Why a figure is missing, from its method and its number of cases.
+pub fn why_unknown(method: &str, n: usize) -> String {
+    if method == TOO_UNEVEN {
+        format!("cases too uneven for an interval, n = {n}")
+    } else {
+        format!("not enough data, n = {n}")
     }
 }
 
