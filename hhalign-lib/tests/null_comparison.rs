@@ -42,8 +42,8 @@ fn a_model_against_itself_is_seldom_said_to_differ() {
     let refusal_prompts = RefusalPrompts::embedded(0, 50).unwrap();
     let all = [prompts.clone(), refusal_prompts.prompts.clone()].concat();
 
-    let (mut silent, mut alarms) = (0, vec![]);
-    for repeat in 0..REPEATS {
+    let repeats: Vec<u64> = (0..REPEATS).collect();
+    let spoke = hhalign::parallel::map(&repeats, |&repeat| {
         let draw = |side: u64| {
             let seed = 2 * repeat + side;
             let sampler = Sampler { temperature: 0.7, max_new_tokens: 48, seed, ..Sampler::default() };
@@ -74,9 +74,11 @@ fn a_model_against_itself_is_seldom_said_to_differ() {
             .filter(|(v, _)| !matches!(v, Verdict::NotShown | Verdict::NotTested))
             .map(|(_, row)| row.metric.clone())
             .collect();
-        silent += usize::from(spoke.is_empty());
-        alarms.extend(spoke);
-    }
+        Ok(spoke)
+    })
+    .unwrap();
+    let silent = spoke.iter().filter(|alarms| alarms.is_empty()).count();
+    let alarms: Vec<String> = spoke.into_iter().flatten().collect();
     println!("{silent} of {REPEATS} comparisons of a model with itself declare no difference; alarms: {alarms:?}");
     assert!(silent >= SILENT, "{silent} of {REPEATS}; alarms: {alarms:?}");
 }

@@ -178,7 +178,7 @@ impl Measure {
 }
 
 /// Groups of texts that are left out in turn where one text at a time would take too long.
-const GROUPS: usize = 40;
+const GROUPS: usize = 20;
 
 /// Mean self-BLEU-4 of the texts, but for those that are left out.
 fn mean_self_bleu(texts: &[String], left_out: Range<usize>) -> f64 {
