@@ -145,6 +145,24 @@ impl HeadToHead {
     ///
     /// # Errors
     /// No result, or a failure of the table library.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::{error::Result, eval::judge::{HeadToHead, Judge, Question, head_to_head}, eval::judgements::Preference, sample::Reply};
+    /// struct Always(Preference);
+    /// impl Judge for Always {
+    ///     fn identity(&self) -> String { format!("always {}", self.0) }
+    ///     fn judge(&self, questions: &[Question<'_>]) -> Result<Vec<Option<Preference>>> { Ok(vec![Some(self.0); questions.len()]) }
+    /// }
+    /// let (prompts, replies) = (vec!["Hi".to_string(); 9], vec![Reply::from_text(" Hi"); 9]);
+    /// let by = |judge| head_to_head(&Always(judge), &prompts, ("one", &replies), ("other", &replies), 0);
+    /// let (left, tie) = (by(Preference::A)?, by(Preference::Tie)?);
+    /// let table = HeadToHead::table_of(&[&left, &tie])?;
+    /// assert_eq!((table.value("judge", 0)?, table.value("judge", 1)?), ("always A".into(), "always tie".into()));
+    /// assert_eq!((left.flips, tie.flips), (9, 0));
+    /// assert!(HeadToHead::table_of(&[&left])?.value("judge", 0).is_err(), "one judge stands in the note");
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
     pub fn table_of(results: &[&Self]) -> Result<Table> {
         let Some(first) = results.first() else {
             return Err(Error::new("there is nothing to show", "no result", "give one result at least"));
