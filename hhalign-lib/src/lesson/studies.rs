@@ -201,7 +201,8 @@ impl Studies {
 }
 
 fn words(reply: &Reply) -> impl Iterator<Item = String> + '_ {
-    reply.text.split(|c: char| !c.is_alphabetic()).filter(|w| !w.is_empty()).map(str::to_lowercase)
+    let words = reply.text.split(|c: char| !c.is_alphabetic() && c != '\'').map(|w| w.trim_matches('\''));
+    words.filter(|w| !w.is_empty()).map(str::to_lowercase)
 }
 
 /// The `k` most frequent words of some replies, the most frequent one first.
@@ -209,7 +210,7 @@ fn words(reply: &Reply) -> impl Iterator<Item = String> + '_ {
 /// # Example
 /// ```
 /// use hhalign::{lesson::studies::frequent_words, sample::Reply};
-/// assert_eq!(frequent_words(&[Reply::from_text("No, no! Yes, no, yes; so.")], 2), ["no", "yes"]);
+/// assert_eq!(frequent_words(&[Reply::from_text("No, I can't! 'No,' I can't, no.")], 3), ["no", "can't", "i"]);
 /// ```
 pub fn frequent_words(replies: &[Reply], k: usize) -> Vec<String> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
