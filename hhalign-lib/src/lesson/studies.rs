@@ -216,7 +216,7 @@ pub fn frequent_words(replies: &[Reply], k: usize) -> Vec<String> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     replies.iter().flat_map(words).for_each(|word| *counts.entry(word).or_default() += 1);
     let mut ranked: Vec<(String, usize)> = counts.into_iter().collect();
-    ranked.sort_by(|a, b| b.1.cmp(&a.1));
+    ranked.sort_by_key(|r| std::cmp::Reverse(r.1));
     ranked.into_iter().take(k).map(|(word, _)| word).collect()
 }
 

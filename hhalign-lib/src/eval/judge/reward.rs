@@ -14,14 +14,14 @@ use crate::tokenize::Tokenizer;
 /// What gives the rewards: one model, or one for each kind of request.
 pub enum Rater {
     /// One model for all prompts.
-    One(RewardModel),
+    One(Box<RewardModel>),
     /// A model for each kind of request.
     Mixture(RewardMixture),
 }
 
 impl From<RewardModel> for Rater {
     fn from(model: RewardModel) -> Self {
-        Self::One(model)
+        Self::One(Box::new(model))
     }
 }
 
