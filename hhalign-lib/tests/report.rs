@@ -169,6 +169,7 @@ fn every_row_has_its_figures_and_the_librarys_own_verdict() {
         has(&text, &row.metric);
         assert_eq!(html.starts_with("\"detail\""), row.detail, "{text}");
         let words = match verdict {
+            Verdict::Better if row.first.is_none() => "✓ above chance",
             Verdict::Better => "✓ better",
             Verdict::Worse => "✗ worse",
             Verdict::Different => "≠ different",

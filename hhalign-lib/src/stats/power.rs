@@ -12,7 +12,7 @@ use super::Z;
 ///
 /// # Example
 /// ```
-/// assert!((hhalign::stats::cohen_h(0.74, 0.92) - 0.4965).abs() < 1e-4);
+/// assert!((hhalign::stats::cohen_h(0.74, 0.92) - 0.4966).abs() < 1e-4);
 /// ```
 pub fn cohen_h(first: f64, second: f64) -> f64 {
     2.0 * (second.sqrt().asin() - first.sqrt().asin())
