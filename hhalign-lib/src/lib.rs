@@ -22,11 +22,13 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod data;
+pub mod device;
 pub mod display;
 pub mod error;
 pub mod eval;
 pub mod files;
 pub mod fused;
+pub mod gpu;
 pub mod gradients;
 pub mod kl;
 pub mod lab;

@@ -82,6 +82,23 @@ impl AdamW {
         Ok(Self { config, steps, shapes, moments })
     }
 
+    /// Counts one more step that is taken elsewhere, and says what it does; `keep` is that of a parameter that decays.
+    pub(crate) fn advance(&mut self, scale: f64, learning_rate: f64) -> Rule {
+        self.steps += 1;
+        self.config.rule(self.steps, scale, learning_rate, true)
+    }
+
+    /// Takes over moments that were made elsewhere.
+    pub(crate) fn replace_moments(
+        &mut self,
+        model: &GptConfig,
+        first: &BTreeMap<String, Tensor>,
+        second: &BTreeMap<String, Tensor>,
+    ) -> Result<()> {
+        *self = Self::restore(self.config.clone(), model, self.steps, first, second)?;
+        Ok(())
+    }
+
     /// Steps taken.
     pub fn steps(&self) -> usize {
         self.steps
@@ -163,13 +180,13 @@ struct Update<'a> {
 }
 
 /// The numbers of one step.
-struct Rule {
-    scale: f32,
-    betas: [f32; 2],
-    keep: f32,
-    rate: f32,
-    root: f32,
-    epsilon: f32,
+pub(crate) struct Rule {
+    pub(crate) scale: f32,
+    pub(crate) betas: [f32; 2],
+    pub(crate) keep: f32,
+    pub(crate) rate: f32,
+    pub(crate) root: f32,
+    pub(crate) epsilon: f32,
 }
 
 impl AdamWConfig {

@@ -65,6 +65,21 @@ pub fn for_each_in_order<T: Sync, R: Send>(
     order.into_inner().unwrap_or_else(PoisonError::into_inner).error.map_or(Ok(()), Err)
 }
 
+/// `work` on every item in this thread, behind the same gate: for work that one device does.
+///
+/// # Errors
+/// The first error.
+pub fn one_by_one<T, R>(items: &[T], mut work: impl FnMut(&T) -> Result<R>) -> Result<Vec<R>> {
+    let gate = GATE.with_borrow(Clone::clone);
+    let each = items.iter().map(|item| {
+        if let Some(gate) = &gate {
+            gate.pass();
+        }
+        work(item)
+    });
+    each.collect()
+}
+
 /// Something that holds work back for a while, as a paused run does.
 pub trait Gate: Send + Sync {
     /// Returns when work may go on.

@@ -2,8 +2,10 @@
 
 use rand::Rng as _;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::fused::{Decoder, Precision, Purpose, Weights, with_weights};
+use crate::gpu::{Gpu, GpuDecoder};
 use crate::model::Gpt;
 use crate::parallel;
 use crate::rng::{Rng, stream};
@@ -48,6 +50,8 @@ impl Reply {
 
 /// Prompts decoded together at most.
 const MAX_BATCH: usize = 16;
+/// The same on a GPU.
+const MAX_GPU_BATCH: usize = 256;
 
 impl Sampler {
     /// Says what is wrong with the settings, if anything.
@@ -185,6 +189,9 @@ impl Sampler {
         // Of like lengths, so that a group ends together; what a prompt gets does not depend on its neighbours.
         let mut order: Vec<usize> = (0..prompts.len()).collect();
         order.sort_by_key(|&i| prompts[i].len());
+        if let Some(gpu) = Device::Auto.gpu()? {
+            return self.ids_on(&gpu, models, block, &prompts, &order, eos_id);
+        }
         let size = order.len().div_ceil(parallel::threads()).clamp(1, MAX_BATCH);
         let groups: Vec<&[usize]> = order.chunks(size).collect();
         let decode = |models: &[(&Weights<'_>, f64)]| {
@@ -202,6 +209,77 @@ impl Sampler {
         let mut replies: Vec<(usize, Vec<u32>)> = order.iter().copied().zip(drawn.into_iter().flatten()).collect();
         replies.sort_by_key(|r| r.0);
         Ok(replies.into_iter().map(|r| r.1).collect())
+    }
+
+    /// All prompts on a GPU, as many at a time as its memory holds. A mixture is drawn from on the processor.
+    fn ids_on(
+        &self,
+        gpu: &Gpu,
+        models: &[(&Gpt, f64)],
+        block: usize,
+        prompts: &[Vec<u32>],
+        order: &[usize],
+        eos_id: Option<u32>,
+    ) -> Result<Vec<Vec<u32>>> {
+        let Some(longest) = order.last().map(|&i| prompts[i].len()) else { return Ok(vec![]) };
+        let length = (longest + self.max_new_tokens).min(block);
+        let each: usize = models.iter().map(|(m, _)| GpuDecoder::bytes_per_sequence(m, length, Precision::F32)).sum();
+        let at_once = ((gpu.memory_mb()?.0 << 20) / (3 * each)).clamp(1, MAX_GPU_BATCH);
+        let mut replies: Vec<Vec<u32>> = vec![vec![]; prompts.len()];
+        for group in order.chunks(at_once) {
+            let decoder = |(model, share): &(&Gpt, f64)| {
+                Ok((GpuDecoder::new(gpu, model, Precision::F32, group.len(), length)?, *share))
+            };
+            let mut decoders = models.iter().map(decoder).collect::<Result<Vec<_>>>()?;
+            let mut rngs: Vec<Rng> = group.iter().map(|i| stream(self.seed, "sample", &[*i as u64])).collect();
+            let texts: Vec<&[u32]> = group.iter().map(|&i| prompts[i].as_slice()).collect();
+            let mut drawn: Vec<Vec<u32>> = vec![vec![]; group.len()];
+            let mut alive: Vec<usize> = vec![];
+            for (number, text) in texts.iter().enumerate() {
+                for (decoder, _) in &mut decoders {
+                    decoder.push(text)?;
+                }
+                alive.push(number);
+                let last = number + 1 == texts.len();
+                // Prompts are read in whole packs.
+                if last || decoders[0].0.is_full(texts[number + 1].len()) {
+                    decoders.iter_mut().try_for_each(|(decoder, _)| decoder.read())?;
+                    let ids = self.draw_on(&mut decoders, &alive, &mut rngs)?;
+                    alive.drain(..).zip(ids).for_each(|(g, id)| drawn[g].push(id));
+                }
+            }
+            let limit = |g: usize| self.max_new_tokens.min(block - texts[g].len().min(block - 1));
+            loop {
+                let goes_on = |g: &usize| drawn[*g].last().copied() != eos_id && drawn[*g].len() < limit(*g);
+                let alive: Vec<usize> = (0..group.len()).filter(goes_on).collect();
+                if alive.is_empty() {
+                    break;
+                }
+                let last: Vec<u32> = alive.iter().filter_map(|&g| drawn[g].last().copied()).collect();
+                decoders.iter_mut().try_for_each(|(decoder, _)| decoder.append(&alive, &last))?;
+                let ids = self.draw_on(&mut decoders, &alive, &mut rngs)?;
+                alive.iter().zip(ids).for_each(|(&g, id)| drawn[g].push(id));
+            }
+            group.iter().zip(drawn).for_each(|(&i, ids)| replies[i] = ids);
+        }
+        Ok(replies)
+    }
+
+    /// A token behind each of the sequences that decoders have just read.
+    fn draw_on(&self, decoders: &mut [(GpuDecoder, f64)], alive: &[usize], rngs: &mut [Rng]) -> Result<Vec<u32>> {
+        if let ([(decoder, _)], true) = (&mut *decoders, self.top_p >= 1.0) {
+            let uniform: Vec<f32> = alive.iter().map(|&g| rngs[g].random::<f64>() as f32).collect();
+            return decoder.draw(&uniform, self.temperature as f32);
+        }
+        let mut sum: Vec<f32> = vec![];
+        for (decoder, share) in decoders {
+            let logits = decoder.logits()?;
+            sum.resize(logits.len(), 0.0);
+            sum.iter_mut().zip(logits).for_each(|(s, l)| *s += l * *share as f32);
+        }
+        let vocabulary = sum.len() / alive.len();
+        let rows: Vec<(usize, &[f32])> = alive.iter().copied().zip(sum.chunks_exact(vocabulary)).collect();
+        rows.into_iter().map(|(g, logits)| self.draw(logits, &mut rngs[g])).collect()
     }
 
     fn decode_group(

@@ -9,7 +9,8 @@ use candle_core::{D, DType, Device, Tensor};
 use crate::batch::{Batch, Side, TokenizedPairs};
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::fused::{Compute, Guesses, Keep, Packed, Precision, Purpose, Workspace, with_weights};
+use crate::fused::{Compute, Guesses, Keep, Packed, Purpose, Workspace, with_weights};
+use crate::gpu::GpuPass;
 use crate::loss::{PairLogps, Values};
 use crate::model::Gpt;
 use crate::nn::{self, Dropout};
@@ -139,7 +140,7 @@ pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side], comput
         })?
     } else {
         let packs = batches.iter().map(|indices| pairs.packed(indices, sides, compute.share_prompts));
-        packed_logps(model, &packs.collect::<Result<Vec<_>>>()?, compute.precision)?
+        packed_logps(model, &packs.collect::<Result<Vec<_>>>()?, compute)?
     };
     let mut logps = vec![vec![0f32; pairs.len()]; sides.len()];
     for (indices, values) in batches.iter().zip(scored) {
@@ -154,9 +155,15 @@ pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side], comput
 ///
 /// # Errors
 /// Sequences that do not fit the model.
-pub fn packed_logps(model: &Gpt, packs: &[Packed], precision: Precision) -> Result<Vec<Vec<f32>>> {
+pub fn packed_logps(model: &Gpt, packs: &[Packed], compute: &Compute) -> Result<Vec<Vec<f32>>> {
     static WORKSPACES: Pool<Workspace> = Pool::new();
-    with_weights(model, precision, Purpose::Score, |weights| {
+    if let Some(gpu) = compute.gpu()? {
+        let mut pass = GpuPass::new(&gpu, model, compute)?;
+        return parallel::one_by_one(packs, |packed| {
+            Ok(packed.sum_by_sequence(&pass.forward(packed, Keep::Nothing, None)?))
+        });
+    }
+    with_weights(model, compute.precision, Purpose::Score, |weights| {
         parallel::map(packs, |packed| {
             let logps = WORKSPACES.with(|w| w.forward(weights, packed, Keep::Nothing, None))?;
             Ok(packed.sum_by_sequence(&logps))

@@ -2,85 +2,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-
-use candle_core::Tensor;
-use common::{max_abs, named_gradients, numbers};
-use hhalign::batch::Batch;
+use common::max_abs;
+use common::passes::{config, ids, model, oracle, packed, sequences, slopes, super_short, worst};
 use hhalign::fused::{Decoder, Guesses, Keep, Packed, Precision, Purpose, Workspace, with_weights};
 use hhalign::gradients::Gradients;
-use hhalign::model::{Gpt, GptConfig};
-use hhalign::nn::Dropout;
-use hhalign::score;
-
-type Sequences = Vec<(Vec<u32>, Vec<Vec<u32>>)>;
-
-fn model(config: GptConfig) -> Gpt {
-    let model = Gpt::new(config, 3).unwrap();
-    // Layer norms and biases away from their start, so that a wrong use of them shows.
-    let moved = model.parameters().iter().map(|(name, tensor)| {
-        let n = tensor.elem_count();
-        let noise: Vec<f32> = (0..n).map(|i| ((i * 37 + name.len() * 11) % 97) as f32 / 970.0 - 0.05).collect();
-        let noise = Tensor::from_vec(noise, tensor.dims(), tensor.device()).unwrap();
-        (name.clone(), ((tensor * 3.0).unwrap() + noise).unwrap())
-    });
-    Gpt::from_parameters(model.config.clone(), moved.collect(), true).unwrap()
-}
-
-fn config(n_layer: usize, n_head: usize, n_embd: usize, vocab_size: usize) -> GptConfig {
-    GptConfig { vocab_size, block_size: 160, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
-}
-
-fn ids(n: usize, seed: usize, vocab: usize) -> Vec<u32> {
-    (0..n).map(|i| ((i * 31 + seed * 17 + i * i) % vocab) as u32).collect()
-}
-
-/// Prompts with one or several replies, of odd lengths: a prompt and a reply of one token among them.
-fn sequences(vocab: usize) -> Sequences {
-    let id = |n, seed| ids(n, seed, vocab);
-    vec![
-        (id(1, 1), vec![id(1, 2)]),
-        (id(7, 3), vec![id(5, 4), id(9, 5)]),
-        (id(1, 6), vec![id(1, 7), id(33, 8), id(2, 9)]),
-        (id(70, 10), vec![id(66, 11), id(81, 12)]),
-        (id(130, 13), vec![id(17, 14)]),
-    ]
-}
-
-fn packed(sequences: &Sequences, share: bool) -> Packed {
-    let mut packed = Packed::default();
-    for (prompt, replies) in sequences {
-        let replies: Vec<&[u32]> = replies.iter().map(Vec::as_slice).collect();
-        replies.chunks(if share { replies.len() } else { 1 }).for_each(|r| packed.push(prompt, r).unwrap());
-    }
-    packed
-}
-
-/// What flows back into each log-probability: any numbers will do.
-fn slopes(n: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i * 13) % 29) as f32 / 29.0 - 0.4).collect()
-}
-
-struct Oracle {
-    logps: Vec<f64>,
-    guesses: Guesses,
-    gradients: BTreeMap<String, Tensor>,
-}
-
-fn oracle(model: &Gpt, sequences: &Sequences) -> Oracle {
-    let flat: Vec<(&[u32], &[u32])> =
-        sequences.iter().flat_map(|(p, replies)| replies.iter().map(move |r| (p.as_slice(), r.as_slice()))).collect();
-    let batch = Batch::new(&flat, 0).unwrap();
-    let logits = score::reply_logits(model, &batch, &mut Dropout::off()).unwrap();
-    let logps = score::logps_of_targets(&logits, &batch).unwrap();
-    let n = batch.n_reply_tokens();
-    let loss = (&logps * Tensor::new(slopes(n), logps.device()).unwrap()).unwrap().sum_all().unwrap();
-    Oracle {
-        logps: numbers(&logps),
-        guesses: score::guesses(&logits, &batch.targets).unwrap(),
-        gradients: named_gradients(model, loss.backward().unwrap()),
-    }
-}
+use hhalign::model::Gpt;
 
 fn fused(model: &Gpt, packed: &Packed, keep: Keep, precision: Precision) -> (Vec<f32>, Guesses, Gradients) {
     let (mut workspace, mut guesses) = (Workspace::default(), Guesses::default());
@@ -95,25 +21,6 @@ fn fused(model: &Gpt, packed: &Packed, keep: Keep, precision: Precision) -> (Vec
         Ok(logps)
     });
     (logps.unwrap(), guesses, gradients)
-}
-
-fn super_short() -> Packed {
-    let mut packed = Packed::default();
-    packed.push(&[1], &[&[2], &[3]]).unwrap();
-    packed
-}
-
-/// The largest difference of each gradient, relative to the largest number of its tensor.
-fn worst(ours: &Gradients, exact: &BTreeMap<String, Tensor>) -> (f64, String) {
-    let mut worst = (0.0, String::new());
-    for (name, ours) in ours.to_tensors().unwrap() {
-        let (ours, exact) = (numbers(&ours), numbers(&exact[&name]));
-        let error = common::distance(&ours, &exact) / max_abs(&exact).max(1e-12);
-        if error > worst.0 || error.is_nan() {
-            worst = (error, name);
-        }
-    }
-    worst
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub use self::pass::{Keep, Workspace};
 use self::products::{Products, Weight};
 pub(crate) use self::vector::{ARCH, Once, widest};
 pub use self::weights::{Purpose, Weights, with_weights};
+use crate::device::Device;
 use crate::error::{Error, Result};
 
 /// In what numbers the matrix products of training run. Weights, sums, gradients and the optimiser are f32 always.
@@ -41,13 +42,23 @@ pub enum Precision {
     /// Operands of products rounded to bf16 (8 bits of precision), sums in f32. Attention scores stay f32. Needs a
     /// processor with AVX512-BF16.
     Bf16,
-    /// [`Precision::Bf16`] where the processor has it, [`Precision::F32`] elsewhere.
+    /// Operands of products rounded to f16, sums in f32, gradients scaled so that small ones are not lost. GPUs only: for
+    /// a T4, which has no bf16.
+    F16,
+    /// [`Precision::Bf16`] where the hardware has it; elsewhere [`Precision::F16`] on a GPU, [`Precision::F32`] on a CPU.
     Auto,
 }
 
 /// How a run computes: nothing here changes what is computed, only how fast, in how much memory and how finely rounded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Compute {
+    /// On what.
+    #[serde(default)]
+    pub device: Device,
+    /// Let a GPU round operands of f32 products to TF32 (10 bits of precision): much faster from an A100 on. No part of
+    /// other precisions, and nothing to a CPU.
+    #[serde(default)]
+    pub tf32: bool,
     /// In what numbers matrix products run.
     pub precision: Precision,
     /// Use the composed model and automatic differentiation instead of this module: slower, for reading and checking.
@@ -61,23 +72,18 @@ pub struct Compute {
 
 impl Default for Compute {
     fn default() -> Self {
-        Self { precision: Precision::F32, composed: false, share_prompts: true, checkpoint_activations: false }
+        Self {
+            device: Device::Auto,
+            tf32: false,
+            precision: Precision::F32,
+            composed: false,
+            share_prompts: true,
+            checkpoint_activations: false,
+        }
     }
 }
 
 impl Compute {
-    /// A short name of what decides the rounding: `f32`, `bf16` or `composed`.
-    ///
-    /// # Errors
-    /// The processor cannot do what the precision asks for.
-    pub fn name(&self) -> Result<&'static str> {
-        Ok(match (self.composed, self.precision.is_bf16()?) {
-            (true, _) => "composed",
-            (_, true) => "bf16",
-            (_, false) => "f32",
-        })
-    }
-
     /// What a forward pass before a backward pass keeps.
     pub(crate) fn keep(&self) -> Keep {
         if self.checkpoint_activations { Keep::BlockInputs } else { Keep::Activations }
@@ -89,6 +95,11 @@ impl Precision {
     pub(crate) fn is_bf16(self) -> Result<bool> {
         match (self, bf16::available()) {
             (Self::F32, _) | (Self::Auto, false) => Ok(false),
+            (Self::F16, _) => Err(Error::new(
+                "a CPU does not train in f16",
+                "Precision::F16 without a GPU",
+                "use Precision::Auto, which takes what the hardware has",
+            )),
             (_, true) => Ok(true),
             (Self::Bf16, false) => Err(Error::new(
                 "this processor has no bf16 products",

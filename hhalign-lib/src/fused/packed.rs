@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 
 /// Some rows that attend to each other causally, and before that to all rows of `prefix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) rows: Range<usize>,
-    pub(super) prefix: Range<usize>,
+pub(crate) struct Span {
+    pub(crate) rows: Range<usize>,
+    pub(crate) prefix: Range<usize>,
 }
 
 /// Tokens as they go through the model: one row each, no padding.
@@ -22,16 +22,16 @@ pub(super) struct Span {
 /// Shapes: R rows; N targets, in the order of the replies; E ends, one for each whole reply.
 #[derive(Debug, Clone, Default)]
 pub struct Packed {
-    pub(super) ids: Vec<u32>,
-    pub(super) positions: Vec<u32>,
-    pub(super) spans: Vec<Span>,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) positions: Vec<u32>,
+    pub(crate) spans: Vec<Span>,
     /// Rows that predict a target, in order: behind the last attention no other row is looked at.
-    pub(super) needed: Vec<usize>,
+    pub(crate) needed: Vec<usize>,
     /// For every target its place in `needed`.
-    pub(super) target_rows: Vec<usize>,
-    pub(super) targets: Vec<u32>,
+    pub(crate) target_rows: Vec<usize>,
+    pub(crate) targets: Vec<u32>,
     /// For the last token of every whole reply its place in `needed`.
-    pub(super) end_rows: Vec<usize>,
+    pub(crate) end_rows: Vec<usize>,
     reply_lengths: Vec<usize>,
 }
 
@@ -135,14 +135,14 @@ impl Packed {
     }
 
     /// A number that another pack would hardly have.
-    pub(super) fn fingerprint(&self) -> u64 {
+    pub(crate) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (&self.ids, &self.positions, &self.target_rows, &self.targets, &self.end_rows).hash(&mut hasher);
         hasher.finish()
     }
 
     /// Says whether every id and position exists in a model.
-    pub(super) fn check(&self, vocab_size: usize, block_size: usize) -> Result<()> {
+    pub(crate) fn check(&self, vocab_size: usize, block_size: usize) -> Result<()> {
         if self.ids.is_empty() {
             return Err(Error::new("a pass needs a sequence", "none", "push at least one prompt with a reply"));
         }

@@ -144,6 +144,7 @@ impl Run {
     /// # Errors
     /// A failure of the tensor library.
     pub fn model(&self) -> Result<Gpt> {
+        self.shared.bring_up_to_date();
         let _between_steps = self.shared.progress();
         self.shared.model.freeze()
     }
@@ -288,6 +289,7 @@ impl Run {
     pub fn fork(&self, change: impl FnOnce(&mut Branch)) -> Result<Self> {
         let shared = &self.shared;
         let ended = !self.phase().is_active();
+        shared.bring_up_to_date();
         let (model, progress) = {
             let between_steps = shared.progress().ok_or_else(|| {
                 Error::new("the run has not begun yet", self.phase().to_string(), "wait a little: run.wait(5.0)")

@@ -36,6 +36,9 @@ pub(super) struct Control {
     pause: bool,
     stop: bool,
     changes: Vec<Change>,
+    /// Whether the weights here lag behind those of a GPU, and somebody waits for them.
+    lags: bool,
+    look: bool,
     paused_at: Option<Instant>,
     idle: Duration,
     saved_at: Instant,
@@ -50,6 +53,8 @@ impl Shared {
             pause: false,
             stop: false,
             changes: vec![],
+            lags: false,
+            look: false,
             paused_at: None,
             idle: Duration::ZERO,
             saved_at: Instant::now(),
@@ -70,6 +75,15 @@ impl Shared {
     /// The run between two steps; `None` while it is still being prepared.
     pub(super) fn progress(&self) -> Option<RwLockReadGuard<'_, Progress>> {
         self.progress.get().map(|p| p.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns when the weights here are those of the last step, also where a GPU has them.
+    pub(super) fn bring_up_to_date(&self) {
+        let mut control = self.control();
+        control.look = control.lags;
+        while control.look && control.phase.is_active() {
+            control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Waits until something has changed, or for so long.
@@ -198,30 +212,45 @@ impl Observer for Watch<'_> {
         Wishes { changes: std::mem::take(&mut control.changes), stop: control.stop }
     }
 
-    fn idle_seconds(&self) -> f64 {
+    fn is_looked_at(&self) -> bool {
         let control = self.0.control();
-        (control.idle + control.paused_at.map_or(Duration::ZERO, |t| t.elapsed())).as_secs_f64()
+        control.lags && (control.look || control.pause)
     }
 
-    fn keep(&self, model: &Gpt, progress: &Progress, occasion: Occasion) -> Result<()> {
+    fn lags(&self, behind: bool) {
+        let mut control = self.0.control();
+        (control.lags, control.look) = (behind, control.look && behind);
+        drop(control);
+        self.0.changed.notify_all();
+    }
+
+    fn will_keep(&self, progress: &Progress, occasion: Occasion) -> bool {
         let (shared, step) = (self.0, progress.state.step);
-        let due = match occasion {
-            Occasion::Begin => {
-                let mut control = shared.control();
-                if control.phase == Phase::Preparing {
-                    control.phase = Phase::Training;
-                }
-                drop(control);
-                !shared.store.checkpoints().contains_key(&step)
-            }
+        match occasion {
+            Occasion::Begin => !shared.store.checkpoints().contains_key(&step),
             Occasion::Changed | Occasion::End => true,
             Occasion::Step => {
                 let control = shared.control();
                 step.is_multiple_of(shared.recipe().train().checkpoint_every)
                     || control.saved_at.elapsed() > SAVE_EVERY.max(control.save_took * SAVE_SHARE)
             }
-        };
-        if due {
+        }
+    }
+
+    fn idle_seconds(&self) -> f64 {
+        let control = self.0.control();
+        (control.idle + control.paused_at.map_or(Duration::ZERO, |t| t.elapsed())).as_secs_f64()
+    }
+
+    fn keep(&self, model: &Gpt, progress: &Progress, occasion: Occasion) -> Result<()> {
+        let shared = self.0;
+        if occasion == Occasion::Begin {
+            let mut control = shared.control();
+            if control.phase == Phase::Preparing {
+                control.phase = Phase::Training;
+            }
+        }
+        if self.will_keep(progress, occasion) {
             let begin = Instant::now();
             if !shared.store.is_there() {
                 shared.store.describe(&shared.manifest, &shared.sources)?;

@@ -5,6 +5,7 @@
 //! the very bits of the uninterrupted one.
 
 mod dpo;
+mod engine;
 mod history;
 mod objective;
 mod pitfall;
@@ -108,6 +109,14 @@ impl TrainConfig {
     /// change from one part of a run to the next.
     pub(crate) fn deciding(&self) -> Result<serde_json::Value> {
         Ok(serde_json::to_value(Self { progress: true, ..self.clone() })?)
+    }
+
+    /// The dropout that a run draws: the model's own, or one that a pitfall left on.
+    pub(crate) fn dropout(&self, model: &crate::model::Gpt) -> f64 {
+        match self.pitfall {
+            Some(Pitfall::DropoutLeftOn) => model.config.dropout.max(0.1),
+            _ => model.config.dropout,
+        }
     }
 
     /// Says what is wrong with the settings, if anything; `fit` calls it.

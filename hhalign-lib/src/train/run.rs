@@ -9,12 +9,12 @@ use std::time::Instant;
 use candle_core::Tensor;
 
 use super::TrainConfig;
+use super::engine::Engine;
 use super::history::History;
 use super::objective::Objective;
 use super::state::{Change, Progress, State};
-use super::step::{Spare, Step};
+use super::step::Step;
 use crate::error::{Error, Result};
-use crate::gradients::clip_scale;
 use crate::model::Gpt;
 use crate::optim::{AdamW, cosine_schedule};
 use crate::parallel::{self, Gate};
@@ -72,6 +72,14 @@ pub(crate) trait Observer: Sync {
     fn idle_seconds(&self) -> f64 {
         0.0
     }
+    /// Whether somebody waits for the weights, or the run is about to pause: they must be up to date then.
+    fn is_looked_at(&self) -> bool {
+        false
+    }
+    /// Told whether the weights on this processor lag behind those of a GPU.
+    fn lags(&self, _behind: bool) {}
+    /// Whether `keep` would read weights now.
+    fn will_keep(&self, progress: &Progress, occasion: Occasion) -> bool;
     /// A moment at which the run may be saved and shown.
     fn keep(&self, model: &Gpt, progress: &Progress, occasion: Occasion) -> Result<()>;
 }
@@ -84,6 +92,11 @@ struct Plain<'a> {
 }
 
 impl Observer for Plain<'_> {
+    fn will_keep(&self, progress: &Progress, occasion: Occasion) -> bool {
+        let due = occasion == Occasion::End || progress.state.step.is_multiple_of(self.config.checkpoint_every);
+        self.config.checkpoint.is_some() && occasion != Occasion::Begin && due
+    }
+
     fn keep(&self, model: &Gpt, progress: &Progress, occasion: Occasion) -> Result<()> {
         let (config, state) = (self.config, &progress.state);
         if occasion == Occasion::Begin {
@@ -94,9 +107,7 @@ impl Observer for Plain<'_> {
             println!("{}", progress_line(self.name, self.headline, state, state.seconds_left()));
         }
         match &config.checkpoint {
-            Some(path) if occasion == Occasion::End || state.step.is_multiple_of(config.checkpoint_every) => {
-                progress.save(path, model)
-            }
+            Some(path) if self.will_keep(progress, occasion) => progress.save(path, model),
             _ => Ok(()),
         }
     }
@@ -187,7 +198,12 @@ pub(super) fn follow(
     };
     let earlier = read().state.changes.clone();
     earlier.into_iter().try_for_each(|change| apply(objective, change))?;
-    let spare = Spare::default();
+    let mut engine = Engine::new(config, model, &read().optimizer)?;
+    let up_to_date = |engine: &mut Engine| {
+        engine.write_all(model, &mut write().optimizer)?;
+        observer.lags(false);
+        Ok::<_, Error>(())
+    };
     // The batches of an epoch, and which epoch.
     let (mut order, mut ordered) = (vec![], None);
     let end = config.stop_at.map_or(config.max_steps, |s| s.min(config.max_steps));
@@ -197,10 +213,14 @@ pub(super) fn follow(
     loop {
         let (step, evaluated) = (read().state.step, read().state.evaluated_at);
         if evaluated != Some(step) && (step.is_multiple_of(config.eval_every) || step == config.max_steps) {
+            up_to_date(&mut engine)?;
             let metrics = parallel::behind(observer.gate(), || objective.evaluate(model, &config.compute))?;
             write().evaluated(metrics, model)?;
         }
         stopped_early = config.patience.is_some_and(|p| read().state.evaluations_without_gain >= p);
+        if observer.is_looked_at() {
+            up_to_date(&mut engine)?;
+        }
         let mut wishes = observer.wishes();
         let ended = step >= end || stopped_early || wishes.stop;
         if !wishes.changes.is_empty() {
@@ -208,10 +228,15 @@ pub(super) fn follow(
                 apply(objective, change)?;
                 write().record(change);
             }
+            up_to_date(&mut engine)?;
             observer.keep(model, &read(), Occasion::Changed)?;
         }
         if ended || begun {
-            observer.keep(model, &read(), if ended { Occasion::End } else { Occasion::Step })?;
+            let occasion = if ended { Occasion::End } else { Occasion::Step };
+            if ended || observer.will_keep(&read(), occasion) {
+                up_to_date(&mut engine)?;
+            }
+            observer.keep(model, &read(), occasion)?;
         }
         if ended {
             break;
@@ -226,18 +251,10 @@ pub(super) fn follow(
         let rate = cosine_schedule(step, config.warmup_steps, config.max_steps, peak_rate.get(), config.min_lr_ratio);
         let log = (step + 1).is_multiple_of(config.log_every) || step == 0 || step + 1 == config.max_steps;
         let one = Step { objective, config, model, batch, number: step, log };
-        let (gradients, mut metrics) = parallel::behind(observer.gate(), || one.gradients(&spare))?;
-        let norm = gradients.norm()?;
-        if !norm.is_finite() {
-            return Err(Error::new(
-                format!("the gradient is not finite at step {step}"),
-                norm.to_string(),
-                "lower learning_rate or raise warmup_steps, and start from the last checkpoint",
-            ));
-        }
+        let (norm, mut metrics) = parallel::behind(observer.gate(), || engine.gradients(&one))?;
         let mut progress = write();
-        progress.optimizer.step(model, &gradients, clip_scale(norm, config.max_grad_norm), rate)?;
-        spare.gradients.give(gradients);
+        engine.apply(model, &mut progress.optimizer, norm, config.max_grad_norm, rate)?;
+        observer.lags(engine.lags());
         let state = &mut progress.state;
         state.step += 1;
         state.tokens += objective.tokens(batch) as f64;

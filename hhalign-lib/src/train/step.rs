@@ -4,9 +4,9 @@ use candle_core::{Device, Var};
 
 use super::TrainConfig;
 use super::objective::{Metrics, Objective, Scored};
-use super::pitfall::Pitfall;
 use crate::error::Result;
 use crate::fused::{Guesses, Purpose, Weights, Workspace, with_weights};
+use crate::gpu::Trainer;
 use crate::gradients::Gradients;
 use crate::model::Gpt;
 use crate::nn::Dropout;
@@ -52,7 +52,7 @@ impl Step<'_> {
             }
         };
         // Dropout is drawn by the composed model only.
-        if self.config.compute.composed || self.dropout() > 0.0 {
+        if self.config.compute.composed || self.config.dropout(self.model) > 0.0 {
             parallel::for_each_in_order(&passes, |(i, pass)| self.composed_pass(*i, pass), add)?;
         } else {
             with_weights(self.model, self.config.compute.precision, Purpose::Train, |weights| {
@@ -65,7 +65,7 @@ impl Step<'_> {
     fn fused_pass(&self, weights: &Weights<'_>, pass: &[usize], spare: &Spare) -> Result<(Gradients, Metrics)> {
         let compute = &self.config.compute;
         let packed = self.objective.data().packed(pass, self.objective.sides(), compute.share_prompts)?;
-        let (mut guesses, mut metrics) = (self.log.then(Guesses::default), Metrics::default());
+        let mut guesses = self.log.then(Guesses::default);
         let mut gradients = spare.gradients.take().unwrap_or_else(|| Gradients::zeros(weights.config()));
         gradients.clear();
         spare.workspaces.with(|workspace| {
@@ -76,32 +76,53 @@ impl Step<'_> {
                 }
                 None => workspace.forward(weights, &packed, keep, guesses.as_mut())?,
             };
-            // From here to the loss it is the composed path: a lesson and a run call one and the same loss.
-            let leaf = Var::from_vec(logps, packed.n_targets(), &Device::Cpu)?;
-            let scored = Scored { token_logps: leaf.as_tensor(), guesses: guesses.as_ref() };
-            let loss = self.objective.loss(pass, self.batch, &scored, self.log.then_some(&mut metrics))?;
-            let slopes = match (known, loss.backward()?.get(&leaf)) {
-                (Some(known), _) => known,
-                (None, Some(slopes)) => slopes.to_vec1::<f32>()?,
-                (None, None) => vec![0.0; packed.n_targets()],
-            };
+            let (slopes, metrics) = self.slopes(pass, logps, guesses.as_ref(), known)?;
             workspace.backward(weights, &packed, &slopes, &mut gradients)?;
             Ok((gradients, metrics))
         })
     }
 
-    fn dropout(&self) -> f64 {
-        match self.config.pitfall {
-            Some(Pitfall::DropoutLeftOn) => self.model.config.dropout.max(0.1),
-            _ => self.model.config.dropout,
+    /// The same on a GPU, pass after pass; the gradients stay there.
+    pub(super) fn gradients_on(&self, trainer: &mut Trainer) -> Result<Metrics> {
+        let (data, compute, mut logged) = (self.objective.data(), &self.config.compute, Metrics::default());
+        for pass in data.balanced(self.batch, self.config.micro_batch_size, self.objective.sides()) {
+            let packed = data.packed(&pass, self.objective.sides(), compute.share_prompts)?;
+            let mut guesses = self.log.then(Guesses::default);
+            let known = self.objective.known_slopes(&pass, self.batch);
+            let logps = trainer.forward(&packed, compute, guesses.as_mut(), known.as_deref())?;
+            let (slopes, metrics) = self.slopes(&pass, logps, guesses.as_ref(), known)?;
+            logged.merge(metrics);
+            trainer.backward(&slopes)?;
         }
+        Ok(logged)
+    }
+
+    /// What flows back into each log π. From here to the loss it is the composed path: a lesson and a run call one and the
+    /// same loss.
+    fn slopes(
+        &self,
+        pass: &[usize],
+        logps: Vec<f32>,
+        guesses: Option<&Guesses>,
+        known: Option<Vec<f32>>,
+    ) -> Result<(Vec<f32>, Metrics)> {
+        let (n, mut metrics) = (logps.len(), Metrics::default());
+        let leaf = Var::from_vec(logps, n, &Device::Cpu)?;
+        let scored = Scored { token_logps: leaf.as_tensor(), guesses };
+        let loss = self.objective.loss(pass, self.batch, &scored, self.log.then_some(&mut metrics))?;
+        let slopes = match (known, loss.backward()?.get(&leaf)) {
+            (Some(known), _) => known,
+            (None, Some(slopes)) => slopes.to_vec1::<f32>()?,
+            (None, None) => vec![0.0; n],
+        };
+        Ok((slopes, metrics))
     }
 
     fn composed_pass(&self, i: usize, pass: &[usize]) -> Result<(Gradients, Metrics)> {
         let config = &self.model.config;
         let rng = stream(self.config.seed, "dropout", &[self.number as u64, i as u64]);
         let batch = self.objective.data().batch_of(pass, self.objective.sides())?;
-        let logits = score::reply_logits(self.model, &batch, &mut Dropout::new(self.dropout(), rng))?;
+        let logits = score::reply_logits(self.model, &batch, &mut Dropout::new(self.config.dropout(self.model), rng))?;
         let token_logps = score::logps_of_targets(&logits, &batch)?;
         let guesses = if self.log { Some(score::guesses(&logits, &batch.targets)?) } else { None };
         let mut metrics = Metrics::default();

@@ -1,6 +1,8 @@
 //! Helpers that several test files share.
 #![allow(dead_code)] // every test file is a crate of its own and uses a part of this one
 
+pub mod passes;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,7 @@
 use super::RefusalPrompts;
 use crate::error::{Error, Result};
 use crate::eval::measure::{Better, Cases, Instrument, Measure};
-use crate::fused::{Packed, Precision};
+use crate::fused::{Compute, Packed};
 use crate::model::Gpt;
 use crate::rng::sha256_hex;
 use crate::score;
@@ -39,7 +39,7 @@ pub fn likelihood_auc(prompts: &RefusalPrompts, model: &Gpt, tokenizer: &Tokeniz
         packed.push(&ids[ids.len().saturating_sub(room)..], &replies)?;
         Ok(packed)
     });
-    let logps = score::packed_logps(model, &packed.collect::<Result<Vec<_>>>()?, Precision::F32)?;
+    let logps = score::packed_logps(model, &packed.collect::<Result<Vec<_>>>()?, &Compute::default())?;
     let odds: Vec<f64> = logps
         .iter()
         .map(|logps| logps.split_at(REFUSALS.len()))

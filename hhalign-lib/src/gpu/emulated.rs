@@ -1,0 +1,212 @@
+//! A card in name only: the kernels compiled by the machine's C++ compiler and run thread by thread. It is slow; it is there
+//! so that every kernel and every pass can be tested where no GPU is.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use libloading::Library;
+
+use super::card::{Arg, Card, Launch, Numbers, Operand, Product, out_of_memory};
+use super::{Storage, kernels};
+use crate::error::{Error, Result};
+use crate::rng::sha256_hex;
+
+/// Memory of the machine in place of a card's.
+pub(super) struct Emulated {
+    allocated: Mutex<HashMap<u64, usize>>,
+    libraries: Mutex<HashMap<Storage, Library>>,
+    /// Bytes that this card pretends to have.
+    memory: usize,
+}
+
+const ALIGNMENT: usize = 256;
+
+impl Emulated {
+    pub(super) fn new(memory: usize) -> Self {
+        Self { allocated: Mutex::default(), libraries: Mutex::default(), memory }
+    }
+
+    fn used(&self) -> usize {
+        self.allocated.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
+    /// Whether these bytes were allocated in one piece.
+    fn check(&self, at: u64, bytes: usize) {
+        let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = allocated.iter().any(|(begin, size)| *begin <= at && at + bytes as u64 <= begin + *size as u64);
+        assert!(held, "{bytes} bytes at {at:#x} were never allocated");
+    }
+
+    fn build(storage: Storage) -> Result<Library> {
+        let source = kernels::emulated_source();
+        let name = format!("hhalign-card-{}-{}", sha256_hex([source.as_bytes()], 16), storage.number());
+        let folder = std::env::temp_dir();
+        let library = folder.join(format!("lib{name}.so"));
+        if !library.exists() {
+            static BUILT: AtomicUsize = AtomicUsize::new(0);
+            let own = format!("{name}-{}-{}", std::process::id(), BUILT.fetch_add(1, Ordering::Relaxed));
+            let own = folder.join(own);
+            let (text, made) = (own.with_extension("cpp"), own.with_extension("so"));
+            fs::write(&text, source).map_err(|e| Error::io(&text, &e))?;
+            let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+            let flags = ["-std=c++17", "-O2", "-fno-strict-aliasing", "-shared", "-fPIC", "-o"];
+            let built = Command::new(&compiler)
+                .args(flags)
+                .arg(&made)
+                .arg(format!("-DSTORAGE={}", storage.number()))
+                .arg(&text)
+                .output();
+            let _ = fs::remove_file(&text);
+            let fix = "install a C++ compiler (g++ 12 or newer), or name one in CXX";
+            let built = built.map_err(|e| Error::new("no C++ compiler for the emulated card", e.to_string(), fix))?;
+            if !built.status.success() {
+                let got = String::from_utf8_lossy(&built.stderr).into_owned();
+                return Err(Error::new("the kernels do not compile for the emulated card", got, fix));
+            }
+            fs::rename(&made, &library).map_err(|e| Error::io(&library, &e))?;
+        }
+        // SAFETY: the library was just built from our own text and runs nothing when it is opened.
+        #[allow(unsafe_code)]
+        unsafe { Library::new(&library) }.map_err(|e| {
+            Error::new("the emulated card cannot be opened", e.to_string(), "remove it from the temporary folder")
+        })
+    }
+
+    #[allow(unsafe_code)]
+    fn numbers(&self, storage: Storage, at: u64, n: usize) -> Vec<f32> {
+        let bytes = n * storage.bytes();
+        self.check(at, bytes);
+        // SAFETY: the range was allocated, as just checked.
+        let raw = unsafe { std::slice::from_raw_parts(at as *const u8, bytes) };
+        match storage {
+            Storage::F32 => bytemuck::pod_collect_to_vec(raw),
+            Storage::Bf16 => raw.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            Storage::F16 => raw.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        }
+    }
+}
+
+/// Element (i, j) of an operand whose logical size is (rows, columns), from its numbers as they lie.
+fn read(operand: &Operand, data: &[f32], i: usize, j: usize) -> f32 {
+    if operand.transposed { data[j * operand.row + i] } else { data[i * operand.row + j] }
+}
+
+fn extent(operand: &Operand, rows: usize, columns: usize) -> usize {
+    let (lines, width) = if operand.transposed { (columns, rows) } else { (rows, columns) };
+    (lines - 1) * operand.row + width
+}
+
+#[allow(unsafe_code)]
+// SAFETY of all below: every range is checked against what was allocated; kernels are ours.
+impl Card for Emulated {
+    fn name(&self) -> String {
+        "an emulated GPU".into()
+    }
+
+    fn memory(&self) -> Result<(usize, usize)> {
+        Ok((self.memory - self.used(), self.memory))
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        let (free, all) = self.memory()?;
+        if bytes > free {
+            return Err(out_of_memory(bytes, (free, all)));
+        }
+        let layout = Layout::from_size_align(bytes, ALIGNMENT).expect("a size that fits");
+        let at = unsafe { alloc(layout) } as u64;
+        // Memory of a card holds anything: here it holds what is no number.
+        unsafe { std::ptr::write_bytes(at as *mut u8, 0xff, bytes) };
+        self.allocated.lock().unwrap_or_else(PoisonError::into_inner).insert(at, bytes);
+        Ok(at)
+    }
+
+    fn free(&self, at: u64) {
+        let bytes = self.allocated.lock().unwrap_or_else(PoisonError::into_inner).remove(&at).expect("allocated here");
+        let layout = Layout::from_size_align(bytes, ALIGNMENT).expect("a size that fits");
+        unsafe { dealloc(at as *mut u8, layout) };
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.check(at, bytes.len());
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        self.check(at, bytes.len());
+        unsafe { std::ptr::copy_nonoverlapping(at as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn clear(&self, at: u64, bytes: usize) -> Result<()> {
+        self.check(at, bytes);
+        unsafe { std::ptr::write_bytes(at as *mut u8, 0, bytes) };
+        Ok(())
+    }
+
+    fn launch(&self, storage: Storage, launch: &Launch<'_>) -> Result<()> {
+        type Start = unsafe extern "C" fn(*mut *mut c_void, u32, u32, u32, u32);
+        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        if !libraries.contains_key(&storage) {
+            libraries.insert(storage, Self::build(storage)?);
+        }
+        let mut args = launch.args.to_vec();
+        let mut pointers: Vec<*mut c_void> = args
+            .iter_mut()
+            .map(|arg| match arg {
+                Arg::At(x) => std::ptr::from_mut(x).cast(),
+                Arg::Int(x) => std::ptr::from_mut(x).cast(),
+                Arg::Long(x) => std::ptr::from_mut(x).cast(),
+                Arg::Float(x) => std::ptr::from_mut(x).cast(),
+            })
+            .collect();
+        let [x, y] = launch.grid.map(|n| n as u32);
+        unsafe {
+            let start: libloading::Symbol<'_, Start> = libraries[&storage]
+                .get(format!("launch_{}", launch.kernel).as_bytes())
+                .map_err(|e| Error::new("no such kernel", e.to_string(), "this is a bug: please report it"))?;
+            start(pointers.as_mut_ptr(), x, y, launch.block, launch.shared as u32);
+        }
+        Ok(())
+    }
+
+    fn product(&self, numbers: Numbers, product: &Product) -> Result<()> {
+        let [m, n, k] = product.size;
+        let a = self.numbers(numbers.storage, product.a.at, extent(&product.a, m, k));
+        let b = self.numbers(numbers.storage, product.b.at, extent(&product.b, k, n));
+        let kind = if product.wide { Storage::F32 } else { numbers.storage };
+        let mut sums = vec![0f32; m * n];
+        if product.add {
+            let before = self.numbers(kind, product.out, (m - 1) * product.out_row + n);
+            sums.chunks_exact_mut(n)
+                .enumerate()
+                .for_each(|(i, row)| row.copy_from_slice(&before[i * product.out_row..][..n]));
+        }
+        let a = (0..m).flat_map(|i| (0..k).map(move |l| (i, l))).map(|(i, l)| read(&product.a, &a, i, l));
+        let a: Vec<f32> = a.collect();
+        for l in 0..k {
+            let b: Vec<f32> = (0..n).map(|j| read(&product.b, &b, l, j)).collect();
+            for (row, a) in sums.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
+                row.iter_mut().zip(&b).for_each(|(sum, b)| *sum += a[l] * b);
+            }
+        }
+        for (i, row) in sums.chunks_exact(n).enumerate() {
+            let bytes: Vec<u8> = match kind {
+                Storage::F32 => row.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Storage::Bf16 => row.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+                Storage::F16 => row.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
+            };
+            self.write(product.out + (i * product.out_row * kind.bytes()) as u64, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn supports(&self, _: Storage) -> Result<()> {
+        Ok(())
+    }
+}

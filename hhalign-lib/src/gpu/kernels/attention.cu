@@ -1,0 +1,197 @@
+// Causal attention over packed rows, for every width of a head and every way of storing. Scores exist for a tile at a time
+// and their log-sum-exp is kept, as in FlashAttention (arXiv 2205.14135).
+//
+// qkv (R, 3C) without its bias, which is added on loading. A query block is described by five numbers: its first and last
+// row (exclusive), the first row of its own span, the first row of the prefix it sees and the prefix's length. Keys are
+// counted from the prefix on. A key block has its first and last row and the last row of any query that may see it: a query
+// never stands before a key that it sees, and between the two blocks' rows no other sequence begins.
+
+#define ROWS 32
+// Columns of a head that one lane of a warp holds, at most: heads of up to 128.
+#define COLUMNS 4
+
+// `n` rows of part 0, 1 or 2 of qkv (or of a plain (R, C), with parts 1) into a tile of ROWS rows of stride D + 1.
+DEVICE void load_rows(float* tile, const S* from, const float* bias, int parts, int part, const int* rows, int n, int head,
+                      int heads, int d) {
+    int c = heads * d;
+    for (int i = threadIdx.x; i < ROWS * d; i += blockDim.x) {
+        int row = i / d, column = i % d;
+        long at = (long)part * c + head * d + column;
+        float x = 0.0f;
+        if (row < n) x = up(from[(long)rows[row] * parts * c + at]) + (bias ? bias[at] : 0.0f);
+        tile[row * (d + 1) + column] = x;
+    }
+}
+
+DEVICE float dot(const float* a, const float* b, int d) {
+    float sum = 0.0f;
+    for (int i = 0; i < d; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+// out (R, C), lse (R, H). A warp has eight queries; a lane is one key of the tile, or some columns of the output.
+KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const int* blocks, int heads, int d, float scale) {
+    DYNAMIC_SHARED(float, shared);
+    __shared__ int rows[ROWS];
+    const int* block = blocks + 5 * blockIdx.x;
+    int begin = block[0], end = block[1], own = block[2], prefix = block[3], shown = block[4], head = blockIdx.y;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c = heads * d;
+    float *q = shared, *k = q + ROWS * (d + 1), *v = k + ROWS * (d + 1);
+    if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;
+    __syncthreads();
+    load_rows(q, qkv, bias, 3, 0, rows, end - begin, head, heads, d);
+    float most[8], total[8], sum[8][COLUMNS];
+    for (int i = 0; i < 8; i++) {
+        most[i] = -3.4e38f;
+        total[i] = 0.0f;
+        for (int j = 0; j < COLUMNS; j++) sum[i][j] = 0.0f;
+    }
+    int keys = shown + end - own;
+    for (int first = 0; first < keys; first += ROWS) {
+        __syncthreads();
+        if (threadIdx.x < ROWS) {
+            int key = first + threadIdx.x;
+            rows[threadIdx.x] = key < shown ? prefix + key : own + key - shown;
+        }
+        __syncthreads();
+        int n = keys - first < ROWS ? keys - first : ROWS;
+        load_rows(k, qkv, bias, 3, 1, rows, n, head, heads, d);
+        load_rows(v, qkv, bias, 3, 2, rows, n, head, heads, d);
+        __syncthreads();
+        for (int i = 0; i < 8; i++) {
+            int query = warp * 8 + i;
+            bool seen = lane < n && begin + query < end && rows[lane] <= begin + query;
+            float score = seen ? scale * dot(q + query * (d + 1), k + lane * (d + 1), d) : -3.4e38f;
+            float larger = fmaxf(most[i], warp_max(score));
+            float p = seen ? quick_exp(score - larger) : 0.0f, shrink = quick_exp(most[i] - larger);
+            total[i] = total[i] * shrink + warp_sum(p);
+            most[i] = larger;
+            for (int j = 0; j < COLUMNS; j++) sum[i][j] *= shrink;
+            for (int key = 0; key < n; key++) {
+                float weight = __shfl_sync(0xffffffffu, p, key);
+                for (int j = 0; j < COLUMNS; j++)
+                    if (lane + 32 * j < d) sum[i][j] += weight * v[key * (d + 1) + lane + 32 * j];
+            }
+        }
+    }
+    for (int i = 0; i < 8; i++) {
+        int row = begin + warp * 8 + i;
+        if (row >= end) break;
+        for (int j = 0; j < COLUMNS; j++)
+            if (lane + 32 * j < d) out[(long)row * c + head * d + lane + 32 * j] = down(sum[i][j] / total[i]);
+        if (lane == 0) lse[(long)row * heads + head] = most[i] + logf(total[i]);
+    }
+}
+
+// delta (R, H) = Σ d_out out over each head: a warp for each.
+KERNEL void attention_delta(float* delta, const S* d_out, const S* out, int rows, int heads, int d) {
+    int pair = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (pair >= rows * heads) return;
+    float sum = 0.0f;
+    for (int i = lane; i < d; i += 32) sum += up(d_out[(long)pair * d + i]) * up(out[(long)pair * d + i]);
+    sum = warp_sum(sum);
+    if (lane == 0) delta[pair] = sum;
+}
+
+// The queries' part of d_qkv (R, 3C); laid out as the forward pass.
+KERNEL void attention_queries(S* d_qkv, const S* d_out, const float* delta, const float* lse, const S* qkv, const float* bias,
+                              const int* blocks, int heads, int d, float scale) {
+    DYNAMIC_SHARED(float, shared);
+    __shared__ int rows[ROWS];
+    const int* block = blocks + 5 * blockIdx.x;
+    int begin = block[0], end = block[1], own = block[2], prefix = block[3], shown = block[4], head = blockIdx.y;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c = heads * d, stride = d + 1;
+    float *q = shared, *g = q + ROWS * stride, *k = g + ROWS * stride, *v = k + ROWS * stride;
+    if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;
+    __syncthreads();
+    load_rows(q, qkv, bias, 3, 0, rows, end - begin, head, heads, d);
+    load_rows(g, d_out, 0, 1, 0, rows, end - begin, head, heads, d);
+    float sum[8][COLUMNS];
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < COLUMNS; j++) sum[i][j] = 0.0f;
+    int keys = shown + end - own;
+    for (int first = 0; first < keys; first += ROWS) {
+        __syncthreads();
+        if (threadIdx.x < ROWS) {
+            int key = first + threadIdx.x;
+            rows[threadIdx.x] = key < shown ? prefix + key : own + key - shown;
+        }
+        __syncthreads();
+        int n = keys - first < ROWS ? keys - first : ROWS;
+        load_rows(k, qkv, bias, 3, 1, rows, n, head, heads, d);
+        load_rows(v, qkv, bias, 3, 2, rows, n, head, heads, d);
+        __syncthreads();
+        for (int i = 0; i < 8; i++) {
+            int query = warp * 8 + i, row = begin + query;
+            float ds = 0.0f;
+            if (lane < n && row < end && rows[lane] <= row) {
+                float p = quick_exp(scale * dot(q + query * stride, k + lane * stride, d) - lse[(long)row * heads + head]);
+                ds = p * (dot(g + query * stride, v + lane * stride, d) - delta[(long)row * heads + head]) * scale;
+            }
+            for (int key = 0; key < n; key++) {
+                float weight = __shfl_sync(0xffffffffu, ds, key);
+                for (int j = 0; j < COLUMNS; j++)
+                    if (lane + 32 * j < d) sum[i][j] += weight * k[key * stride + lane + 32 * j];
+            }
+        }
+    }
+    for (int i = 0; i < 8; i++) {
+        int row = begin + warp * 8 + i;
+        if (row >= end) break;
+        for (int j = 0; j < COLUMNS; j++)
+            if (lane + 32 * j < d) d_qkv[(long)row * 3 * c + head * d + lane + 32 * j] = down(sum[i][j]);
+    }
+}
+
+// The keys' and values' parts: a warp has eight keys, a lane is one query of the tile, or some columns.
+KERNEL void attention_keys(S* d_qkv, const S* d_out, const float* delta, const float* lse, const S* qkv, const float* bias,
+                           const int* blocks, int heads, int d, float scale) {
+    DYNAMIC_SHARED(float, shared);
+    __shared__ int rows[ROWS];
+    const int* block = blocks + 3 * blockIdx.x;
+    int begin = block[0], end = block[1], until = block[2], head = blockIdx.y;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c = heads * d, stride = d + 1;
+    float *k = shared, *v = k + ROWS * stride, *q = v + ROWS * stride, *g = q + ROWS * stride;
+    if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;
+    __syncthreads();
+    load_rows(k, qkv, bias, 3, 1, rows, end - begin, head, heads, d);
+    load_rows(v, qkv, bias, 3, 2, rows, end - begin, head, heads, d);
+    float d_k[8][COLUMNS], d_v[8][COLUMNS];
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < COLUMNS; j++) d_k[i][j] = d_v[i][j] = 0.0f;
+    for (int first = begin; first < until; first += ROWS) {
+        __syncthreads();
+        if (threadIdx.x < ROWS) rows[threadIdx.x] = first + threadIdx.x;
+        __syncthreads();
+        int n = until - first < ROWS ? until - first : ROWS;
+        load_rows(q, qkv, bias, 3, 0, rows, n, head, heads, d);
+        load_rows(g, d_out, 0, 1, 0, rows, n, head, heads, d);
+        __syncthreads();
+        for (int i = 0; i < 8; i++) {
+            int key = warp * 8 + i, row = first + lane;
+            float p = 0.0f, ds = 0.0f;
+            if (lane < n && begin + key < end && begin + key <= row) {
+                p = quick_exp(scale * dot(q + lane * stride, k + key * stride, d) - lse[(long)row * heads + head]);
+                ds = p * (dot(g + lane * stride, v + key * stride, d) - delta[(long)row * heads + head]) * scale;
+            }
+            for (int query = 0; query < n; query++) {
+                float weight = __shfl_sync(0xffffffffu, p, query), slope = __shfl_sync(0xffffffffu, ds, query);
+                for (int j = 0; j < COLUMNS; j++)
+                    if (lane + 32 * j < d) {
+                        d_v[i][j] += weight * g[query * stride + lane + 32 * j];
+                        d_k[i][j] += slope * q[query * stride + lane + 32 * j];
+                    }
+            }
+        }
+    }
+    for (int i = 0; i < 8; i++) {
+        int row = begin + warp * 8 + i;
+        if (row >= end) break;
+        for (int j = 0; j < COLUMNS; j++)
+            if (lane + 32 * j < d) {
+                long at = (long)row * 3 * c + head * d + lane + 32 * j;
+                d_qkv[at + c] = down(d_k[i][j]);
+                d_qkv[at + 2 * c] = down(d_v[i][j]);
+            }
+    }
+}

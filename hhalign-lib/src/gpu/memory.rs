@@ -1,0 +1,81 @@
+//! What a training run will need of a GPU's memory, before it begins.
+
+use super::Storage;
+use super::pass::LOGITS;
+use super::weights::Layout;
+use crate::model::GptConfig;
+
+/// Plans memory. Sizes are those that the passes ask for, so a plan is no guess: `tests/gpu.rs` holds it to what is taken.
+pub struct Memory;
+
+/// Bytes that a training run takes on a GPU at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights in f32, and the copy that products read.
+    pub weights: usize,
+    /// Gradients in f32.
+    pub gradients: usize,
+    /// Both moments of AdamW in f32.
+    pub moments: usize,
+    /// What a pass keeps for the way back, and its scratch.
+    pub activations: usize,
+    /// Logits of some rows at a time, and their gradient.
+    pub logits: usize,
+    /// cuBLAS and the driver's own context: about so much on the cards that were looked at.
+    pub context: usize,
+}
+
+impl Memory {
+    /// The plan for passes of `rows` tokens, of which `targets` are predicted.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::gpu::{Memory, Storage};
+    /// use hhalign::model::Preset;
+    /// let config = Preset::Gpt2.config(50_257);
+    /// let plan = Memory::plan(&config, 8192, 4096, Storage::Bf16, false);
+    /// let less = Memory::plan(&config, 8192, 4096, Storage::Bf16, true);
+    /// assert!(less.total() < plan.total());
+    /// ```
+    pub fn plan(config: &GptConfig, rows: usize, targets: usize, storage: Storage, checkpoint: bool) -> MemoryPlan {
+        let (layout, s) = (Layout::of(config), storage.bytes());
+        let (r, n, c, h, n_layer) = (rows, targets, config.n_embd, config.n_head, config.n_layer);
+        let kept = r * (8 + 8) + r * 3 * c * s + r * c * s + r * h * 4 + r * c * 4 + r * 4 * c * s;
+        let streams = (n_layer + 1) * r * c * 4;
+        let blocks = if checkpoint { 1 } else { n_layer };
+        // normal, narrow, wide; needed_x, needed_y; picked, hidden, moments_f; d_hidden; two of d_stream, d_stored; d_narrow,
+        // d_wide, delta; the rows of partial sums.
+        let rows_wide = r.max(n);
+        let scratch = r * 2 * c * s
+            + r * 4 * c * s
+            + n * c * (4 + s)
+            + n * (c * 4 + c * s + 8)
+            + n * c * s
+            + rows_wide * c * (8 + s)
+            + r * 5 * c * s
+            + r * h * 4
+            + r.div_ceil(128) * 4 * c * 4;
+        let small = n * 4 * 2 + 40 * r;
+        let chunk = (LOGITS / (4 * layout.vocab)).clamp(1, 4096).min(n.max(1));
+        MemoryPlan {
+            weights: layout.len * (4 + if storage == Storage::F32 { 0 } else { 2 }),
+            gradients: layout.len * 4,
+            moments: layout.len * 8,
+            activations: streams + blocks * kept + scratch + small,
+            logits: chunk * layout.vocab * (4 + s),
+            context: 500 << 20,
+        }
+    }
+}
+
+impl MemoryPlan {
+    /// All of it, in bytes.
+    pub fn total(&self) -> usize {
+        self.weights + self.gradients + self.moments + self.activations + self.logits + self.context
+    }
+
+    /// All of it, in MB.
+    pub fn megabytes(&self) -> usize {
+        self.total() >> 20
+    }
+}

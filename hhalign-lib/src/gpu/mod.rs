@@ -1,0 +1,197 @@
+//! The same model on a GPU: kernels of our own, products by cuBLAS, and the passes of [`crate::fused`] once more.
+//!
+//! Nothing of CUDA is needed to build this: driver, cuBLAS and NVRTC are opened when a GPU is first asked for, and the
+//! kernels (`kernels/*.cu`) are compiled for the very card that is found. Where there is none, [`crate::device::Device::Auto`] is the CPU.
+//!
+//! Weights, sums, moments and the residual stream are f32; what goes through products is stored as f32, bf16 or f16.
+//! Log-probabilities come back to the processor, where the loss is the function of the lesson, as on the fast path.
+//! `tests/gpu.rs` holds every pass to [`crate::fused`], on an emulated card where no GPU is.
+
+mod card;
+mod cuda;
+mod decode;
+mod emulated;
+mod kernels;
+mod lists;
+mod memory;
+mod pass;
+mod train;
+mod weights;
+
+use std::sync::{Arc, OnceLock};
+
+use self::card::{Card, Numbers};
+pub use self::decode::GpuDecoder;
+pub use self::memory::{Memory, MemoryPlan};
+pub use self::pass::{GpuGradients, GpuPass};
+pub(crate) use self::train::Trainer;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::fused::{Compute, Precision};
+
+/// How a card stores what goes through products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Storage {
+    /// 32 bits: exact, for comparisons.
+    F32,
+    /// 16 bits with the range of f32. Needs an A100 (architecture 8.0) or newer.
+    Bf16,
+    /// 16 bits with a small range: gradients are scaled. For a T4.
+    F16,
+}
+
+impl Storage {
+    fn number(self) -> usize {
+        self as usize
+    }
+
+    fn bytes(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+}
+
+impl Device {
+    /// The GPU that is meant, if one is.
+    ///
+    /// # Errors
+    /// A GPU was asked for by its number, here or in `HHALIGN_DEVICE`, and cannot be used.
+    pub fn gpu(self) -> Result<Option<Gpu>> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda(number) => Gpu::open(number).map(Some),
+            Self::Auto => match std::env::var("HHALIGN_DEVICE").ok().as_deref() {
+                None | Some("" | "auto") => Ok(Gpu::first()),
+                Some("emulated") => Ok(Some(Gpu::shared_emulation())),
+                Some(name) => Self::from_name(name)?.gpu(),
+            },
+        }
+    }
+
+    /// One line on what was found, for the head of a notebook: a GPU's name and memory, or why the CPU is used.
+    pub fn describe(self) -> String {
+        match self.gpu() {
+            Ok(Some(gpu)) => match gpu.memory_mb() {
+                Ok((free, all)) => format!("{}, {free} of {all} MB free", gpu.name()),
+                Err(error) => error.to_string(),
+            },
+            Ok(None) => match cuda::missing() {
+                Some(error) if self == Self::Auto => {
+                    format!("CPU, {} cores ({})", crate::parallel::threads(), error.got())
+                }
+                _ => format!("CPU, {} cores", crate::parallel::threads()),
+            },
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+impl Compute {
+    /// The GPU that this means, if one is; the composed model stays on the CPU.
+    ///
+    /// # Errors
+    /// As [`Device::gpu`].
+    pub fn gpu(&self) -> Result<Option<Gpu>> {
+        if self.composed { Ok(None) } else { self.device.gpu() }
+    }
+
+    /// A short name of what decides the rounding: `f32`, `bf16` or `composed`; `cuda-f32`, `cuda-tf32`, `cuda-bf16` or
+    /// `cuda-f16` on a GPU.
+    ///
+    /// # Errors
+    /// The hardware cannot do what the precision asks for.
+    pub fn name(&self) -> Result<&'static str> {
+        if let Some(gpu) = self.gpu()? {
+            return Ok(match gpu.numbers(self.precision, self.tf32)? {
+                Numbers { storage: Storage::F32, tf32: false } => "cuda-f32",
+                Numbers { storage: Storage::F32, tf32: true } => "cuda-tf32",
+                Numbers { storage: Storage::Bf16, .. } => "cuda-bf16",
+                Numbers { storage: Storage::F16, .. } => "cuda-f16",
+            });
+        }
+        Ok(match (self.composed, self.precision.is_bf16()?) {
+            (true, _) => "composed",
+            (_, true) => "bf16",
+            (_, false) => "f32",
+        })
+    }
+}
+
+/// A GPU that is open.
+#[derive(Clone)]
+pub struct Gpu {
+    card: Arc<dyn Card>,
+}
+
+impl Gpu {
+    /// Opens the GPU of a number; all of this process share it.
+    ///
+    /// # Errors
+    /// The driver, cuBLAS or NVRTC is missing, which the message names, or there is no such GPU.
+    pub fn open(number: usize) -> Result<Self> {
+        Ok(Self { card: cuda::shared(number)? })
+    }
+
+    /// The first GPU, if it can be used.
+    fn first() -> Option<Self> {
+        static FIRST: OnceLock<Option<Gpu>> = OnceLock::new();
+        FIRST.get_or_init(|| Self::open(0).ok()).clone()
+    }
+
+    /// No GPU at all: the kernels compiled for the processor and run thread by thread, with so much memory. Exact and
+    /// slow; for tests. Needs a C++ compiler.
+    pub fn emulated(megabytes: usize) -> Self {
+        Self { card: Arc::new(emulated::Emulated::new(megabytes << 20)) }
+    }
+
+    /// What `HHALIGN_DEVICE=emulated` means: one emulated GPU for all.
+    fn shared_emulation() -> Self {
+        static SHARED: OnceLock<Gpu> = OnceLock::new();
+        SHARED.get_or_init(|| Self::emulated(2048)).clone()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.card.name()
+    }
+
+    /// Memory free and in all, in MB.
+    ///
+    /// # Errors
+    /// The driver fails.
+    pub fn memory_mb(&self) -> Result<(usize, usize)> {
+        self.card.memory().map(|(free, all)| (free >> 20, all >> 20))
+    }
+
+    /// Bytes taken at present, by everybody.
+    ///
+    /// # Errors
+    /// The driver fails.
+    pub fn memory_taken(&self) -> Result<usize> {
+        self.card.memory().map(|(free, all)| all - free)
+    }
+
+    /// How a precision is meant on this card.
+    fn numbers(&self, precision: Precision, tf32: bool) -> Result<Numbers> {
+        let storage = match precision {
+            Precision::F32 => Storage::F32,
+            Precision::Bf16 => Storage::Bf16,
+            Precision::F16 => Storage::F16,
+            Precision::Auto if self.card.supports(Storage::Bf16).is_ok() => Storage::Bf16,
+            Precision::Auto => Storage::F16,
+        };
+        self.card.supports(storage)?;
+        Ok(Numbers { storage, tf32 })
+    }
+}
+
+/// Compiles all kernels for a GPU architecture without a GPU and gives their size in bytes: NVRTC alone is needed.
+///
+/// # Errors
+/// NVRTC is missing or refuses the kernels.
+pub fn compile_kernels(storage: Storage, architecture: (i32, i32)) -> Result<usize> {
+    if !cuda::has_nvrtc() {
+        let fix = "pip install -r requirements-gpu.txt, and name its folder in LD_LIBRARY_PATH";
+        return Err(Error::new("the kernels cannot be compiled", "libnvrtc.so was not found", fix));
+    }
+    Ok(cuda::compile(storage, architecture)?.len())
+}

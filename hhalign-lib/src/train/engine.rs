@@ -1,0 +1,94 @@
+//! What takes a run's steps: this processor's cores, or a GPU.
+
+use super::TrainConfig;
+use super::objective::Metrics;
+use super::step::{Spare, Step};
+use crate::error::{Error, Result};
+use crate::gpu::Trainer;
+use crate::gradients::{Gradients, clip_scale};
+use crate::model::Gpt;
+use crate::optim::AdamW;
+
+/// Memory of a run between its steps; on a GPU, its weights and moments as well.
+pub(super) enum Engine {
+    Cpu { spare: Spare, gradients: Option<Gradients> },
+    Gpu(Box<Trainer>),
+}
+
+impl Engine {
+    pub(super) fn new(config: &TrainConfig, model: &Gpt, optimizer: &AdamW) -> Result<Self> {
+        // Dropout is drawn by the composed model only.
+        let gpu = if config.dropout(model) > 0.0 { None } else { config.compute.gpu()? };
+        Ok(match gpu {
+            Some(gpu) => Self::Gpu(Box::new(Trainer::new(&gpu, model, optimizer, &config.compute)?)),
+            None => Self::Cpu { spare: Spare::default(), gradients: None },
+        })
+    }
+
+    /// The gradients of a step, kept here: their norm, and the step's metrics.
+    pub(super) fn gradients(&mut self, step: &Step<'_>) -> Result<(f64, Metrics)> {
+        match self {
+            Self::Cpu { spare, gradients } => {
+                let (found, metrics) = step.gradients(spare)?;
+                let norm = found.norm()?;
+                *gradients = Some(found);
+                Ok((finite(norm, step)?, metrics))
+            }
+            Self::Gpu(trainer) => loop {
+                let metrics = step.gradients_on(trainer)?;
+                let norm = trainer.norm()?;
+                if norm.is_finite() || !trainer.try_smaller()? {
+                    return Ok((finite(norm, step)?, metrics));
+                }
+            },
+        }
+    }
+
+    /// The optimiser's step on these gradients, clipped.
+    pub(super) fn apply(
+        &mut self,
+        model: &Gpt,
+        optimizer: &mut AdamW,
+        norm: f64,
+        max_norm: f64,
+        rate: f64,
+    ) -> Result<()> {
+        let clip = clip_scale(norm, max_norm);
+        match self {
+            Self::Cpu { spare, gradients } => {
+                let found = gradients.take().expect("gradients come before their step");
+                optimizer.step(model, &found, clip, rate)?;
+                spare.gradients.give(found);
+                Ok(())
+            }
+            Self::Gpu(trainer) => trainer.step(optimizer, clip, rate),
+        }
+    }
+
+    /// Whether the model on this processor is behind.
+    pub(super) fn lags(&self) -> bool {
+        matches!(self, Self::Gpu(_))
+    }
+
+    /// Brings model and optimiser on this processor up to date, for somebody who will look at them.
+    pub(super) fn write_all(&mut self, model: &Gpt, optimizer: &mut AdamW) -> Result<()> {
+        match self {
+            Self::Cpu { .. } => Ok(()),
+            Self::Gpu(trainer) => {
+                trainer.write_weights(model)?;
+                trainer.write_moments(optimizer)
+            }
+        }
+    }
+}
+
+fn finite(norm: f64, step: &Step<'_>) -> Result<f64> {
+    if norm.is_finite() {
+        return Ok(norm);
+    }
+    Err(Error::new(
+        format!("the gradient is not finite at step {}", step.number),
+        norm.to_string(),
+        "lower learning_rate or raise warmup_steps, and start from the last checkpoint",
+    ))
+}

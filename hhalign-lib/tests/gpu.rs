@@ -1,0 +1,201 @@
+//! The passes on a GPU against the composed model. Without a GPU they run on an emulated one, kernel by kernel and thread by
+//! thread; with one (`HHALIGN_DEVICE=cuda`), on that as well.
+
+mod common;
+
+use common::max_abs;
+use common::passes::{config, ids, model, oracle, packed, sequences, slopes, super_short, worst};
+use hhalign::device::Device;
+use hhalign::fused::{Compute, Guesses, Keep, Packed, Precision};
+use hhalign::gpu::{Gpu, GpuDecoder, GpuPass, Memory, Storage};
+use hhalign::gradients::Gradients;
+use hhalign::model::Gpt;
+
+/// The cards to test: the emulated one, and a real one where there is one.
+fn cards() -> Vec<Gpu> {
+    let mut cards = vec![Gpu::emulated(1024)];
+    if std::env::var("HHALIGN_DEVICE").is_ok_and(|name| name.starts_with("cuda")) {
+        cards.push(Device::Auto.gpu().unwrap().unwrap());
+    }
+    cards
+}
+
+fn compute(precision: Precision) -> Compute {
+    Compute { precision, ..Compute::default() }
+}
+
+fn on_card(
+    gpu: &Gpu,
+    model: &Gpt,
+    packed: &Packed,
+    keep: Keep,
+    precision: Precision,
+) -> (Vec<f32>, Guesses, Gradients) {
+    let mut pass = GpuPass::new(gpu, model, &compute(precision)).unwrap();
+    let (mut gradients, mut guesses) = (pass.zeros().unwrap(), Guesses::default());
+    // A pass before it, so that memory used once is used again.
+    let other = super_short();
+    pass.forward(&other, keep, None).unwrap();
+    pass.backward(&other, &[0.0; 2], &mut gradients).unwrap();
+    let logps = pass.forward(packed, keep, Some(&mut guesses)).unwrap();
+    pass.backward(packed, &slopes(logps.len()), &mut gradients).unwrap();
+    let gradients = pass.download(&gradients).unwrap();
+    (logps, guesses, gradients)
+}
+
+#[test]
+fn values_and_every_gradient_equal_the_composed_models() {
+    for gpu in cards() {
+        for config in [config(1, 1, 8, 37), config(2, 3, 72, 101), config(1, 1, 128, 300)] {
+            let (model, sequences) = (model(config.clone()), sequences(config.vocab_size));
+            let exact = oracle(&model, &sequences);
+            for (share, keep) in [(false, Keep::Activations), (true, Keep::Activations), (true, Keep::BlockInputs)] {
+                let (logps, guesses, gradients) =
+                    on_card(&gpu, &model, &packed(&sequences, share), keep, Precision::F32);
+                let ours: Vec<f64> = logps.iter().copied().map(f64::from).collect();
+                let value = common::distance(&ours, &exact.logps) / max_abs(&exact.logps);
+                let (slope, name) = worst(&gradients, &exact.gradients);
+                println!(
+                    "{} C {} share {share} {keep:?}: values {value:.1e}, gradients {slope:.1e} ({name})",
+                    gpu.name(),
+                    config.n_embd
+                );
+                assert!(value < 5e-6 && slope < 5e-5, "{config:?} share {share} {keep:?}: {value} {slope} {name}");
+                assert_eq!(guesses.right, exact.guesses.right);
+                let entropy = |g: &Guesses| g.entropy.iter().copied().map(f64::from).collect::<Vec<_>>();
+                assert!(common::distance(&entropy(&guesses), &entropy(&exact.guesses)) < 5e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn kernels_compile_for_every_card_from_the_t4_on() {
+    for (storage, architecture) in [
+        (Storage::F32, (7, 5)),
+        (Storage::F16, (7, 5)),
+        (Storage::F32, (8, 0)),
+        (Storage::Bf16, (8, 0)),
+        (Storage::Bf16, (9, 0)),
+    ] {
+        match hhalign::gpu::compile_kernels(storage, architecture) {
+            Ok(bytes) => assert!(bytes > 10_000, "{storage:?} {architecture:?}: {bytes} bytes"),
+            Err(error) if error.got().contains("was not found") => {
+                println!("skipped: kernels by NVRTC: {}", error.got());
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn sixteen_bits_stay_near_f32() {
+    for gpu in cards() {
+        let (model, sequences) = (model(config(2, 2, 64, 300)), sequences(300));
+        let exact = oracle(&model, &sequences);
+        for (precision, value_band, slope_band) in [(Precision::Bf16, 0.03, 0.25), (Precision::F16, 0.004, 0.04)] {
+            let packed = packed(&sequences, true);
+            let (logps, _, gradients) = on_card(&gpu, &model, &packed, Keep::Activations, precision);
+            let ours: Vec<f64> = logps.iter().copied().map(f64::from).collect();
+            let (value, (slope, name)) = (common::distance(&ours, &exact.logps), worst(&gradients, &exact.gradients));
+            let value = value / max_abs(&exact.logps);
+            println!("{} {precision:?}: values {value:.1e}, gradients {slope:.1e} ({name})", gpu.name());
+            // Neither exact, which would mean that nothing was rounded, nor far off.
+            assert!(value > 1e-7 && value < value_band && slope < slope_band, "{precision:?}: {value} {slope} {name}");
+        }
+    }
+}
+
+#[test]
+fn known_slopes_give_the_same_gradients() {
+    let gpu = Gpu::emulated(512);
+    let (model, packed) = (model(config(2, 2, 32, 64)), packed(&sequences(64), true));
+    let slopes = slopes(packed.n_targets());
+    let (_, _, twice) = on_card(&gpu, &model, &packed, Keep::Activations, Precision::F32);
+    let mut pass = GpuPass::new(&gpu, &model, &Compute::default()).unwrap();
+    let mut gradients = pass.zeros().unwrap();
+    pass.forward_known(&packed, Keep::Activations, &slopes, &mut gradients).unwrap();
+    pass.backward(&packed, &slopes, &mut gradients).unwrap();
+    let once = pass.download(&gradients).unwrap();
+    assert_eq!(once.values(), twice.values(), "bit for bit, since every sum has its order");
+    assert!(pass.backward(&packed, &slopes, &mut gradients).is_err(), "there was no forward pass before it");
+}
+
+#[test]
+fn decoding_continues_as_the_whole_sequence_would() {
+    for gpu in cards() {
+        let model = model(config(2, 2, 64, 100));
+        let prompts: Vec<Vec<u32>> = [1, 5, 40, 33].iter().map(|&n| ids(n, n, 100)).collect();
+        let more: Vec<Vec<u32>> = (0..4).map(|i| ids(6, 50 + i, 100)).collect();
+        let mut decoder = GpuDecoder::new(&gpu, &model, Precision::F32, 4, 60).unwrap();
+        prompts.iter().for_each(|p| decoder.push(p).unwrap());
+        decoder.read().unwrap();
+        let mut logits = vec![decoder.logits().unwrap()];
+        for step in 0..6 {
+            let last: Vec<u32> = more.iter().map(|m| m[step]).collect();
+            decoder.append(&[0, 1, 2, 3], &last).unwrap();
+            logits.push(decoder.logits().unwrap());
+        }
+        for (i, (prompt, more)) in prompts.iter().zip(&more).enumerate() {
+            let whole = [prompt.as_slice(), more].concat();
+            let input = candle_core::Tensor::new(&whole[..], &candle_core::Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let exact = common::numbers(&model.logits(&input).unwrap());
+            for (step, logits) in logits.iter().enumerate() {
+                let ours: Vec<f64> = logits[i * 100..][..100].iter().copied().map(f64::from).collect();
+                let at = (prompt.len() - 1 + step) * 100;
+                let error = common::distance(&ours, &exact[at..at + 100]);
+                assert!(error < 1e-4, "{} sequence {i} step {step}: {error}", gpu.name());
+            }
+        }
+        // The likeliest token, and a draw at each end of the distribution.
+        let last = logits.last().unwrap();
+        let best: Vec<u32> =
+            last.chunks(100).map(|row| (0..100).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u32).collect();
+        assert_eq!(decoder.draw(&[0.5; 4], 0.0).unwrap(), best);
+        for (i, id) in decoder.draw(&[0.0, 0.25, 0.5, 0.999], 1.0).unwrap().into_iter().enumerate() {
+            let row = &last[i * 100..][..100];
+            let total: f32 = row.iter().map(|x| x.exp()).sum();
+            let below: f32 = row[..id as usize].iter().map(|x| x.exp()).sum::<f32>() / total;
+            let point = [0.0, 0.25, 0.5, 0.999][i];
+            let above = below + row[id as usize].exp() / total;
+            assert!(below <= point + 1e-4 && point < above + 1e-4, "{point} lies outside [{below}, {above}]");
+        }
+        assert!(decoder.append(&[0], &[100]).is_err() && decoder.append(&[2], &[1]).is_ok());
+    }
+}
+
+#[test]
+fn memory_is_what_the_plan_said() {
+    let config = config(3, 2, 48, 300);
+    let (model, packed) = (model(config.clone()), packed(&sequences(300), true));
+    for (precision, storage) in [(Precision::F32, Storage::F32), (Precision::Bf16, Storage::Bf16)] {
+        for keep in [Keep::Activations, Keep::BlockInputs] {
+            let gpu = Gpu::emulated(1024);
+            let mut pass = GpuPass::new(&gpu, &model, &compute(precision)).unwrap();
+            let mut gradients = pass.zeros().unwrap();
+            let n = pass.forward(&packed, keep, None).unwrap().len();
+            pass.backward(&packed, &slopes(n), &mut gradients).unwrap();
+            let taken = gpu.memory_taken().unwrap() as f64;
+            let plan = Memory::plan(&config, packed.n_rows(), n, storage, keep == Keep::BlockInputs);
+            let expected = (plan.total() - plan.context - plan.moments) as f64;
+            println!("{storage:?} {keep:?}: {taken} bytes taken, {expected} planned");
+            assert!(taken <= expected && taken > 0.9 * expected, "{taken} bytes taken, {expected} planned");
+        }
+    }
+}
+
+#[test]
+fn full_memory_is_an_error_that_says_what_to_lower() {
+    let gpu = Gpu::emulated(6);
+    let (model, sequences) = (model(config(2, 2, 64, 300)), sequences(300));
+    let mut pass = GpuPass::new(&gpu, &model, &Compute::default()).unwrap();
+    let small = super_short();
+    let before = pass.forward(&small, Keep::Activations, None).unwrap();
+    let error = common::error(pass.forward(&packed(&sequences, false), Keep::Activations, None));
+    assert!(error.what().contains("memory is full") && error.fix().contains("micro_batch_size"), "{error}");
+    drop(pass);
+    assert_eq!(gpu.memory_taken().unwrap(), 0, "all of it was given back");
+    let mut again = GpuPass::new(&gpu, &model, &Compute::default()).unwrap();
+    assert_eq!(again.forward(&small, Keep::Activations, None).unwrap(), before, "the card goes on");
+}

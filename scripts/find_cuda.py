@@ -1,0 +1,114 @@
+"""Finds what the engine opens to use a GPU, and links it into one folder; installs what only the driver's machine lacks.
+
+usage: find_cuda.py FOLDER [--requirements FILE]
+
+Prints one line: what was found, or why the CPU is used. The engine needs the driver (libcuda), cuBLAS and NVRTC; the last two may
+come from a CUDA toolkit, from PyTorch's wheels, or from requirements-gpu.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+# The driver is installed there by container runtimes, WSL2 and Colab.
+DRIVER_FOLDERS = ["", "/usr/lib64-nvidia/", "/usr/local/nvidia/lib64/", "/usr/lib/wsl/lib/", "/usr/local/cuda/compat/"]
+LIBRARIES = ["cublas", "cublasLt", "nvrtc"]
+
+
+def driver() -> tuple[str, int] | None:
+    """Where the driver's library lies, and the CUDA version it serves (12080 is 12.8)."""
+    for folder in DRIVER_FOLDERS:
+        try:
+            library = ctypes.CDLL(f"{folder}libcuda.so.1")
+        except OSError:
+            continue
+        version = ctypes.c_int()
+        if library.cuInit(0) == 0 and library.cuDriverGetVersion(ctypes.byref(version)) == 0:
+            return folder, version.value
+        return None
+    return None
+
+
+def folders() -> list[Path]:
+    """Where CUDA's libraries usually lie, best first."""
+    found = [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p]
+    for root in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(root):
+            found.append(Path(os.environ[root]) / "lib64")
+    found += sorted(Path("/usr/local").glob("cuda*/lib64"), reverse=True)
+    found += [Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64")]
+    pythons = {sys.executable, shutil.which("python3") or sys.executable}
+    for python in sorted(pythons):
+        code = "import site, sysconfig; print('\\n'.join({*site.getsitepackages(), sysconfig.get_path('purelib')}))"
+        listed = subprocess.run([python, "-c", code], capture_output=True, text=True)
+        for packages in listed.stdout.split():
+            found += sorted(Path(packages).glob("nvidia/*/lib"), reverse=True)
+    return [folder for folder in found if folder.is_dir()]
+
+
+def newest(name: str, major: int) -> Path | None:
+    """The library `name` of a major version of CUDA: cuBLAS, cuBLASLt and NVRTC count alike."""
+    for folder in folders():
+        for path in folder.glob(f"lib{name}.so.{major}*"):
+            if re.fullmatch(rf"lib{name}\.so\.{major}(\.\d+)*", path.name):
+                return path
+    return None
+
+
+def find(version: int) -> dict[str, Path] | None:
+    for major in range(version // 1000, 11, -1):
+        found = {name: newest(name, major) for name in LIBRARIES}
+        if all(found.values()):
+            return found
+    return None
+
+
+def link(folder: Path, found: dict[str, Path], driver_folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, path in found.items():
+        soname = re.match(rf"lib{name}\.so\.\d+", path.name).group()
+        for alias in {f"lib{name}.so", soname, path.name}:
+            (folder / alias).symlink_to(path.resolve())
+    # NVRTC opens these by their own names.
+    for path in found["nvrtc"].resolve().parent.glob("libnvrtc-builtins.so*"):
+        (folder / path.name).symlink_to(path.resolve())
+    if driver_folder:
+        for name in ("libcuda.so.1", "libcuda.so"):
+            (folder / name).symlink_to(Path(driver_folder) / "libcuda.so.1")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--requirements", type=Path, help="what to install where cuBLAS or NVRTC are missing")
+    args = parser.parse_args()
+    there = driver()
+    if there is None:
+        shutil.rmtree(args.folder, ignore_errors=True)
+        print("no GPU: libcuda.so.1, NVIDIA's driver, does not answer here; the CPU is used")
+        return
+    driver_folder, version = there
+    text = f"CUDA {version // 1000}.{version % 1000 // 10}"
+    found = find(version)
+    if found is None and args.requirements:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(args.requirements)]
+        subprocess.run(command, check=False)
+        found = find(version)
+    if found is None:
+        shutil.rmtree(args.folder, ignore_errors=True)
+        print(f"a driver for {text}, but no cuBLAS and NVRTC of one version up to it; pip install -r requirements-gpu.txt; the CPU is used")
+        return
+    link(args.folder, found, driver_folder)
+    print(f"a driver for {text}; cuBLAS and NVRTC from {found['cublas'].parent}")
+
+
+if __name__ == "__main__":
+    main()
