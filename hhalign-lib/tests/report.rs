@@ -300,6 +300,16 @@ fn real_data_is_asked_for_and_not_called_synthetic() {
     assert!(!seen(&page).to_lowercase().contains("synthetic"));
     has(between(&page, "<pre>", "</pre>"), "--data HH_FOLDER");
     has(between(&page, "<pre>", "</pre>"), "--pairs 4000 ");
+
+    let commit = "09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa";
+    for (data, option) in [
+        (format!("Anthropic/hh-rlhf@{commit}, harmless-base"), format!("--data hub:harmless-base@{commit} ")),
+        (format!("Anthropic/hh-rlhf@{commit}, helpful-base, 9 of 99 pairs drawn"), "--pairs 9 ".into()),
+        ("Anthropic/hh-rlhf@$(id), harmless-base".into(), "--data HH_FOLDER ".into()),
+    ] {
+        let folder = folder(&format!("hub-{}", data.len()), |json| json["provenance"]["data"] = data.clone().into());
+        has(between(&report(&folder.0).unwrap(), "<pre>", "</pre>"), &option);
+    }
 }
 
 #[test]
