@@ -216,6 +216,9 @@ fn variables_are_read_as_pythons_tool_reads_them() {
     let path = home.0.to_str().unwrap().to_string();
     let hub = Hub::from_lookup(|name| (name == "HF_HOME").then(|| path.clone())).unwrap();
     assert_eq!(hub.token, Some(ApiKey::new(TOKEN)));
+    let silent = [("HF_HOME", path.as_str()), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")];
+    let hub = Hub::from_lookup(|name| silent.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()));
+    assert_eq!(hub.unwrap().token, None);
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn a_server_that_knows_no_parts_sends_the_whole() {
 }
 
 #[test]
-fn a_wrong_length_is_refused_before_the_first_byte_and_when_it_shows() {
+fn a_wrong_length_is_refused_before_the_first_byte() {
     for (name, other) in [("short", SIZE - 1), ("long", SIZE + 1), ("page", 12)] {
         let server = server(move |_, seen| if seen.elsewhere { Does::Sends(vec![7; other]) } else { Does::Serves });
         let cache = Folder::new(&format!("hub-length-{name}"));
@@ -261,6 +264,39 @@ fn a_wrong_length_is_refused_before_the_first_byte_and_when_it_shows() {
         assert_eq!(fs::metadata(&incomplete(&cache)[0]).unwrap().len(), 0);
         assert_the_way_by_hand(&refused, &hub, &repo(), "weights.bin");
     }
+}
+
+#[test]
+fn a_length_that_is_not_announced_is_counted() {
+    let whole = content();
+    let server = bytes_of_large(vec![
+        Does::Unmeasured([whole.as_slice(), b"more"].concat()),
+        Does::Unmeasured(whole[..70_000].to_vec()),
+        Does::Header("Content-Range", format!("bytes 70001-{}/{SIZE}", SIZE - 1)),
+        Does::Unmeasured(whole[70_000..].to_vec()),
+    ]);
+    let cache = Folder::new("hub-unmeasured");
+    assert_eq!(fs::read(server.hub(&cache.0).file(&repo(), "weights.bin").unwrap()).unwrap(), whole);
+    assert_eq!(server.asked(), [None, None, Some(70_000), Some(70_000)]);
+}
+
+#[test]
+fn a_repository_that_moved_is_followed_and_not_in_circles() {
+    let moved = |to: fn(&str) -> String| {
+        server(move |_, seen| match seen.path.starts_with("/old/name/") {
+            true => Does::Fails("307 Temporary Redirect", vec![("Location", to(&seen.path))]),
+            false => Does::Serves,
+        })
+    };
+    let old = Repo::model("old/name").at(COMMIT);
+    let cache = Folder::new("hub-moved");
+    let server = moved(|path| path.replace("/old/name/", "/owner/small/"));
+    let hub = Hub { token: Some(ApiKey::new(TOKEN)), ..server.hub(&cache.0) };
+    assert_eq!(fs::read(hub.file(&old, "weights.bin").unwrap()).unwrap(), content());
+    let tokens: Vec<_> = server.seen().iter().map(|seen| (seen.token, seen.elsewhere)).collect();
+    assert_eq!(tokens, [(true, false), (true, false), (false, true)]);
+    let circle = moved(str::to_string);
+    assert!(error(circle.hub(&cache.0).file(&old, "config.json")).got().contains("redirects"));
 }
 
 #[test]

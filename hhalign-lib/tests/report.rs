@@ -300,7 +300,10 @@ fn real_data_is_asked_for_and_not_called_synthetic() {
     assert!(!seen(&page).to_lowercase().contains("synthetic"));
     has(between(&page, "<pre>", "</pre>"), "--data HH_FOLDER");
     has(between(&page, "<pre>", "</pre>"), "--pairs 4000 ");
+}
 
+#[test]
+fn data_from_the_hub_are_named_in_the_command() {
     let commit = "09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa";
     for (data, option) in [
         (format!("Anthropic/hh-rlhf@{commit}, harmless-base"), format!("--data hub:harmless-base@{commit} ")),

@@ -115,7 +115,7 @@ impl Hub {
         let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
         Ok(Self {
             endpoint: endpoint.trim().trim_end_matches('/').into(),
-            token: token.filter(ApiKey::is_sound),
+            token: token.filter(|key| key.is_sound() && !on("HF_HUB_DISABLE_IMPLICIT_TOKEN")),
             offline: on("HF_HUB_OFFLINE") || on("TRANSFORMERS_OFFLINE"),
             ..Self::new(cache)
         })

@@ -37,6 +37,8 @@ pub enum Does {
     Cuts(usize),
     /// Sends these bytes in place of the file's, with their own length.
     Sends(Vec<u8>),
+    /// Sends these bytes and does not say how many they are.
+    Unmeasured(Vec<u8>),
     /// Sends so many bytes and then nothing, without closing.
     Stalls(usize),
     /// Ignores that only a part was asked for.
@@ -216,6 +218,10 @@ impl Shared {
             Does::Cuts(bytes) | Does::Stalls(bytes) => body.truncate(bytes),
             Does::Sends(other) => {
                 replace(&mut headers, "Content-Length", other.len().to_string());
+                body = other;
+            }
+            Does::Unmeasured(other) => {
+                headers.retain(|(name, _)| *name != "Content-Length");
                 body = other;
             }
             Does::Header(name, value) => replace(&mut headers, name, value),
