@@ -17,6 +17,7 @@ use hhalign::data::Dataset;
 use hhalign::eval::toxicity::{ToxicBert, ToxicityScorer};
 use hhalign::hub::{Hub, Repo, Snapshot};
 use hhalign::model::{Gpt, Preset};
+use hhalign::options::RunOptions;
 use hhalign::secret::ApiKey;
 use hhalign::tokenize::Tokenizer;
 use hub_server::{COMMIT, Does, Seen, Server, TOKEN};
@@ -143,6 +144,17 @@ fn a_connection_that_falls_silent_is_given_up_and_the_download_goes_on() {
 }
 
 #[test]
+fn a_host_of_bytes_that_is_not_there_is_named() {
+    let (nobody, cache) = (closed(), Folder::new("hub-nobody"));
+    let to = format!("{nobody}/weights.bin");
+    let server = server(move |_, _| Does::Header("Location", to.clone()));
+    let hub = Hub { retries: 9, ..server.hub(&cache.0) };
+    let unreachable = error(hub.file(&repo(), "weights.bin"));
+    assert_eq!(unreachable.what(), format!("{nobody} cannot be reached"));
+    assert_eq!(server.seen().len(), 3, "whoever has no network hears of it soon");
+}
+
+#[test]
 fn another_process_finishes_what_one_began() {
     let server = bytes_of_large(vec![Does::Cuts(123_456)]);
     let cache = Folder::new("hub-two");
@@ -162,6 +174,8 @@ fn in_a_process_of_its_own(server: &Server, cache: &Folder, part: &str) -> Strin
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", "what_the_environment_says_is_done", "--nocapture"]);
     child.env("HF_ENDPOINT", server.endpoint()).env("HF_HUB_CACHE", &cache.0).env("HHALIGN_TEST_PART", part);
+    child.env("HHALIGN_DATA", format!("hub:harmless-base@{COMMIT}"));
+    child.env("HHALIGN_TOXIC_BERT", format!("hub:unitary/toxic-bert@{COMMIT}"));
     child.env("HF_TOKEN", TOKEN).env_remove("HF_HUB_OFFLINE");
     let done = child.output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
@@ -176,12 +190,13 @@ fn what_the_environment_says_is_done() {
             let found = Hub::from_env().unwrap().file(&repo(), "weights.bin").unwrap();
             println!("{} bytes", fs::metadata(found).unwrap().len());
         }
-        Ok("data") => println!("data {}", Dataset::read(format!("hub:harmless-base@{COMMIT}")).unwrap().hash()),
+        Ok("data") => println!("data {}", RunOptions::from_env().unwrap().dataset().unwrap().hash()),
         Ok("model") => {
             println!("model {}", load_model(format!("hub:owner/tiny@{COMMIT}"), false).unwrap().0.hash().unwrap())
         }
         Ok("bert") => {
-            println!("bert {}", ToxicBert::load(format!("hub:unitary/toxic-bert@{COMMIT}")).unwrap().identity())
+            let classifier = RunOptions::from_env().unwrap().classifier().unwrap();
+            println!("bert {}", classifier.scorer().unwrap().identity());
         }
         _ => {
             let (server, cache) = (Server::good(&files()), Folder::new("hub-env"));
@@ -440,14 +455,14 @@ fn rows(name: &str, count: usize) -> Vec<u8> {
 
 #[test]
 fn data_from_the_hub_are_those_of_the_same_files() {
-    let sides = [("test", rows("t", 20)), ("train", rows("r", 60))];
+    let sides = [("test", rows("t", 20)), ("train", rows("r", 90))];
     let names =
         sides.clone().map(|(side, bytes)| (format!("datasets/Anthropic/hh-rlhf/harmless-base/{side}.jsonl.gz"), bytes));
     let server = Server::good(&names.each_ref().map(|(name, bytes)| (name.as_str(), bytes.clone())));
     let (cache, folder) = (Folder::new("hub-data"), Folder::new("hub-data-folder"));
     let data = Dataset::from_hub(&server.hub(&cache.0), "harmless-base", Some(COMMIT)).unwrap();
     assert_eq!(data.name, format!("Anthropic/hh-rlhf@{COMMIT}, harmless-base"));
-    assert_eq!((data.pairs.len(), data.pairs.iter().filter(|p| p.held_out == Some(true)).count()), (80, 20));
+    assert_eq!((data.pairs.len(), data.pairs.iter().filter(|p| p.held_out == Some(true)).count()), (110, 20));
     assert!(data.pairs.iter().all(|p| p.asks_for_harm() == Some(true)), "the subset is known");
     sides.iter().for_each(|(side, bytes)| drop(folder.write(&format!("harmless-base/{side}.jsonl.gz"), bytes)));
     assert_eq!(data.hash(), Dataset::read(&folder.0).unwrap().hash());

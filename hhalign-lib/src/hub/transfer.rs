@@ -42,6 +42,8 @@ struct About {
 struct Seen {
     /// Whether the last one brought new bytes.
     brought: bool,
+    /// Whether any of them did.
+    ever: bool,
     /// How often all bytes were there and were not those that the hub names.
     wrong: usize,
 }
@@ -82,7 +84,9 @@ impl<'a> Transfer<'a> {
                 Err(failure) => failure,
             };
             failed = if seen.brought { 1 } else { failed + 1 };
-            if !failure.passing || failed > retries.min(failure.repeats) {
+            seen.ever |= seen.brought;
+            let most = if seen.ever { retries } else { retries.min(failure.repeats) };
+            if !failure.passing || failed > most {
                 return Err(failure);
             }
             let doubled = hub.first_wait.saturating_mul(1 << (failed - 1).min(20)).min(hub.longest_wait);
@@ -242,7 +246,7 @@ impl<'a> Transfer<'a> {
         if let Some(token) = self.words.hub.token.as_ref().filter(|_| self.is_home(url)) {
             request = request.header(AUTHORIZATION, token.bearer());
         }
-        request.call().map_err(|error| self.words.unreachable(path, &error))
+        request.call().map_err(|error| self.words.unreachable(path, &origin(url).unwrap_or_default(), &error))
     }
 
     /// Where a response sends the request, if it does.

@@ -25,7 +25,7 @@ pub(super) struct Failure {
     pub passing: bool,
     /// How long the server asks to wait.
     pub wait: Option<Duration>,
-    /// The most repeats that make sense.
+    /// The most repeats that make sense before anything has come.
     pub repeats: usize,
 }
 
@@ -134,8 +134,7 @@ impl Words<'_> {
     }
 
     /// Nobody answers.
-    pub fn unreachable(&self, path: &str, error: &ureq::Error) -> Failure {
-        let host = self.hub.endpoint.as_str();
+    pub fn unreachable(&self, path: &str, host: &str, error: &ureq::Error) -> Failure {
         let got = error.to_string();
         let fix = "check the network, HF_ENDPOINT, and the proxy, if there is one";
         let passing = match error {
