@@ -8,9 +8,9 @@ use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::model::{Gpt, GptConfig};
 use crate::tokenize::{EOS, Tokenizer};
+use crate::{files, hub};
 
 /// Saves a model so that both this library and transformers can load it.
 ///
@@ -74,13 +74,14 @@ pub(crate) fn write_model_folder(
 
 /// Loads a model and its tokenizer from what [`save_model`] wrote, or from a GPT-2 folder of Hugging Face's.
 ///
-/// `path` is the folder, or the `.safetensors` file beside it. Names with and without the prefix `transformer.` are
+/// `path` is the folder, or the `.safetensors` file beside it; or it is `hub:OWNER/NAME`, such as
+/// `hub:openai-community/gpt2`, and the files come from the hub ([`crate::hub`]). Names with and without the prefix `transformer.` are
 /// understood; the attention masks that older files carry, and a head that repeats the embedding, are left out.
 ///
 /// # Errors
-/// A file is missing or does not fit the config.
+/// A file is missing or does not fit the config; for a model from the hub also as [`crate::hub::Hub::files`].
 pub fn load_model(path: impl AsRef<Path>, trainable: bool) -> Result<(Gpt, Tokenizer)> {
-    let path = path.as_ref();
+    let path = &hub::model_folder(path.as_ref(), &["config.json", "model.safetensors", "tokenizer.json"])?;
     let folder = if path.is_dir() { path.to_path_buf() } else { path.with_extension("") };
     let config = read_config(&folder.join("config.json"))?;
     let tensors = read_tensors(&folder.join("model.safetensors"))?;

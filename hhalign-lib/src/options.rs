@@ -19,7 +19,7 @@ const MIN_PAIRS: usize = 100;
 /// Settings of the pipeline; [`RunOptions::from_env`] reads those that were given.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// Real HH data, a file or a folder; `None` is the embedded synthetic set. `HHALIGN_DATA`.
+    /// Real HH data, a file, a folder, or `hub:SUBSET`; `None` is the embedded synthetic set. `HHALIGN_DATA`.
     pub data: Option<PathBuf>,
     /// The model's sizes. `HHALIGN_PRESET`.
     pub preset: Preset,
@@ -38,7 +38,7 @@ pub struct RunOptions {
     pub results: PathBuf,
     /// Where the toxicity model lies. `HHALIGN_TOXICITY_DIR`.
     pub toxicity: PathBuf,
-    /// A folder with unitary/toxic-bert, to be used instead of it. `HHALIGN_TOXIC_BERT`.
+    /// A folder with unitary/toxic-bert, or `hub:unitary/toxic-bert`, to be used instead of it. `HHALIGN_TOXIC_BERT`.
     pub toxic_bert: Option<PathBuf>,
     /// A pretrained language model that reads the replies, a GGUF file. `HHALIGN_GGUF`.
     pub gguf: Option<PathBuf>,
@@ -162,7 +162,7 @@ impl RunOptions {
         }
     }
 
-    /// The toxicity classifier: toxic-bert where a folder was given, otherwise the one that set-up fetches.
+    /// The toxicity classifier: toxic-bert where a place was given, otherwise the one that set-up fetches.
     ///
     /// # Errors
     /// As [`Classifier::find`].

@@ -20,6 +20,7 @@ pub use crate::eval::summary::{Settings, Summary};
 pub use crate::eval::toxicity::{Classifier, ToxBlock, ToxicBert, ToxicityReport, ToxicityScorer, ToxicityScores};
 pub use crate::eval::winrate::{WinRate, read_helpfulness, read_preferences};
 pub use crate::fused::{Compute, Precision};
+pub use crate::hub::{Hub, Repo};
 pub use crate::lab;
 pub use crate::lesson;
 pub use crate::live::{Branch, Pausable, Phase, Run, Sweep, overlay};

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 /// The modules from the ground up; modules of one line stand on one floor and may use each other.
 const FLOORS: &[&[&str]] = &[
     &["error"],
-    &["rng", "files", "parallel", "table", "view"],
+    &["rng", "files", "parallel", "secret", "table", "view"],
+    &["hub"],
     &["stats"],
     &["data"],
     &["tokenize"],

@@ -60,7 +60,7 @@ fn values_and_every_gradient_equal_the_composed_models() {
                     gpu.name(),
                     config.n_embd
                 );
-                assert!(value < 5e-6 && slope < 5e-5, "{config:?} share {share} {keep:?}: {value} {slope} {name}");
+                assert!(value < 1e-5 && slope < 5e-5, "{config:?} share {share} {keep:?}: {value} {slope} {name}");
                 assert_eq!(guesses.right, exact.guesses.right);
                 let entropy = |g: &Guesses| g.entropy.iter().copied().map(f64::from).collect::<Vec<_>>();
                 assert!(common::distance(&entropy(&guesses), &entropy(&exact.guesses)) < 5e-5);
@@ -187,7 +187,7 @@ fn memory_is_what_the_plan_said() {
 
 #[test]
 fn full_memory_is_an_error_that_says_what_to_lower() {
-    let gpu = Gpu::emulated(6);
+    let gpu = Gpu::emulated(3);
     let (model, sequences) = (model(config(2, 2, 64, 300)), sequences(300));
     let mut pass = GpuPass::new(&gpu, &model, &Compute::default()).unwrap();
     let small = super_short();

@@ -179,7 +179,7 @@ fn every_row_has_its_figures_and_the_librarys_own_verdict() {
         };
         assert!(text.ends_with(words), "{words:?} does not end {text:?}");
         if !row.second.is_known() {
-            has(&text, &format!("not enough data (n = {})", row.second.n));
+            has(&text, &format!(", n = {}", row.second.n));
         }
     }
     let perplexity = table.rows().iter().position(|r| r.metric == "perplexity of chosen replies").unwrap();
@@ -300,6 +300,19 @@ fn real_data_is_asked_for_and_not_called_synthetic() {
     assert!(!seen(&page).to_lowercase().contains("synthetic"));
     has(between(&page, "<pre>", "</pre>"), "--data HH_FOLDER");
     has(between(&page, "<pre>", "</pre>"), "--pairs 4000 ");
+}
+
+#[test]
+fn data_from_the_hub_are_named_in_the_command() {
+    let commit = "09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa";
+    for (data, option) in [
+        (format!("Anthropic/hh-rlhf@{commit}, harmless-base"), format!("--data hub:harmless-base@{commit} ")),
+        (format!("Anthropic/hh-rlhf@{commit}, helpful-base, 9 of 99 pairs drawn"), "--pairs 9 ".into()),
+        ("Anthropic/hh-rlhf@$(id), harmless-base".into(), "--data HH_FOLDER ".into()),
+    ] {
+        let folder = folder(&format!("hub-{}", data.len()), |json| json["provenance"]["data"] = data.clone().into());
+        has(between(&report(&folder.0).unwrap(), "<pre>", "</pre>"), &option);
+    }
 }
 
 #[test]

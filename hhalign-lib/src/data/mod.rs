@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::hub::{self, HH_RLHF, Hub, Repo};
 use crate::rng::{sha256_hex, stream};
 use audit::Audit;
 pub use embedded::PromptKind;
@@ -79,6 +80,9 @@ pub struct Dataset {
     pub audit: Audit,
 }
 
+/// The subsets of Anthropic's HH data that hold preferences.
+pub const SUBSETS: [&str; 4] = ["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"];
+
 /// Pairs that the grammar is asked for at most.
 const MAX_EMBEDDED: usize = 200_000;
 
@@ -112,14 +116,47 @@ impl Dataset {
         Self::from_rows("embedded (synthetic)", rows.collect())
     }
 
-    /// Reads real HH pairs: one `.jsonl` or `.jsonl.gz` file, or a folder of subsets and splits.
+    /// Reads real HH pairs: one `.jsonl` or `.jsonl.gz` file, or a folder of subsets and splits; or `hub:SUBSET`, and
+    /// `hub:SUBSET@REVISION`, for what [`Dataset::hub`] fetches.
     ///
     /// # Errors
     /// A file that cannot be read, or a line that is not an HH row; the message names file, line and mend.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        if let Some(name) = hub::name_in(path) {
+            let (subset, revision) = name.split_once('@').map_or((name, None), |(s, r)| (s, Some(r)));
+            return Self::hub(subset, revision);
+        }
         let name = path.file_name().map_or("data".into(), |n| n.to_string_lossy().into_owned());
         Self::from_rows(&name, source::read_rows(path)?)
+    }
+
+    /// A subset of Anthropic's HH data from the hub: one of [`SUBSETS`], at the pinned commit unless another is named.
+    ///
+    /// The data set's name holds repository, commit and subset, so every result says what it was made of.
+    ///
+    /// # Errors
+    /// No such subset; files that cannot be had, as [`Hub::files`].
+    pub fn hub(subset: &str, revision: Option<&str>) -> Result<Self> {
+        Self::from_hub(&Hub::from_env()?, subset, revision)
+    }
+
+    /// The same from a hub of one's own settings.
+    ///
+    /// # Errors
+    /// As [`Dataset::hub`].
+    pub fn from_hub(hub: &Hub, subset: &str, revision: Option<&str>) -> Result<Self> {
+        if !SUBSETS.contains(&subset) {
+            let fix = format!("choose one of {}", SUBSETS.join(", "));
+            return Err(Error::new(format!("{HH_RLHF} has no such subset of preferences"), format!("{subset:?}"), fix));
+        }
+        let repo = Repo::dataset(HH_RLHF);
+        let repo = revision.map_or_else(|| repo.clone(), |revision| repo.clone().at(revision));
+        // In the order in which a folder is read, so that the hash is the same.
+        let paths = ["test", "train"].map(|side| format!("{subset}/{side}.jsonl.gz"));
+        let snapshot = hub.files(&repo, &[&paths[0], &paths[1]])?;
+        let rows = source::read_files(&paths.map(|path| snapshot.folder.join(path)), &snapshot.folder)?;
+        Self::from_rows(&format!("{HH_RLHF}@{}, {subset}", snapshot.commit), rows)
     }
 
     /// Parses and audits rows that are already in memory.

@@ -50,9 +50,14 @@ pub fn read_rows(path: &Path) -> Result<Vec<RawRow>> {
     } else {
         files.push(path.to_path_buf());
     }
+    read_files(&files, path)
+}
+
+/// Reads some of the files under a folder, in the order given.
+pub(super) fn read_files(files: &[PathBuf], root: &Path) -> Result<Vec<RawRow>> {
     let mut rows = vec![];
-    for file in &files {
-        read_file(file, path, &mut rows)?;
+    for file in files {
+        read_file(file, root, &mut rows)?;
     }
     Ok(rows)
 }

@@ -1,7 +1,9 @@
 //! Limits, samples and the command: what stands around the figures.
 
 use super::read::{Results, Sample};
+use crate::data::SUBSETS;
 use crate::eval::measure::Instrument;
+use crate::hub::HH_RLHF;
 use crate::table::escape;
 
 /// What the figures of this run cannot say, whatever they are.
@@ -28,7 +30,7 @@ pub(super) fn command(results: &Results) -> String {
     let p = &results.provenance;
     let mut words = vec!["./scripts/run".to_string()];
     if !results.is_synthetic() {
-        words.push("--data HH_FOLDER".into());
+        words.push(format!("--data {}", from_hub(&p.data).unwrap_or_else(|| "HH_FOLDER".into())));
     }
     let preset = results.settings.get("preset").and_then(|v| v.as_str()).map(str::to_lowercase);
     // The value comes from a file and goes into a command: only what a preset can be called.
@@ -56,6 +58,15 @@ pub(super) fn command(results: &Results) -> String {
     words.join(" ")
 }
 
+/// What fetches the same data, where the data came from the hub.
+fn from_hub(data: &str) -> Option<String> {
+    let (commit, rest) = data.strip_prefix(HH_RLHF)?.strip_prefix('@')?.split_once(", ")?;
+    let subset = rest.split(", ").next()?;
+    // The name comes from a file and goes into a command: only what a commit and a subset can be called.
+    let sound = SUBSETS.contains(&subset) && commit.bytes().all(|b| b.is_ascii_alphanumeric());
+    sound.then(|| format!("hub:{subset}@{commit}"))
+}
+
 /// How many pairs the run was given, where it was told a number.
 fn pairs(results: &Results) -> Option<i64> {
     if results.is_synthetic() {
@@ -70,7 +81,7 @@ fn pairs(results: &Results) -> Option<i64> {
 /// The command with what to expect of it.
 pub(super) fn reproduce(results: &Results) -> String {
     let p = &results.provenance;
-    let data = if results.is_synthetic() {
+    let data = if results.is_synthetic() || from_hub(&p.data).is_some() {
         String::new()
     } else {
         format!(

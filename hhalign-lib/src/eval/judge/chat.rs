@@ -16,8 +16,8 @@ use super::{Judge, Question};
 use crate::error::{Error, Result};
 use crate::eval::judgements::Preference;
 
-pub use super::endpoint::ApiKey;
 pub use super::usage::{Price, Usage};
+pub use crate::secret::ApiKey;
 
 /// How a chat model is asked.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,5 @@
 //! Requests to an OpenAI-compatible server: time-outs, repeats, and errors in the server's own words.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use ureq::{Agent, Body};
 
 use super::chat::ChatConfig;
 use crate::error::{Error, Result};
+use crate::secret::ApiKey;
 
 /// Bytes of a server's answer that are read at most.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -20,39 +20,6 @@ const MAX_WORDS: usize = 300;
 
 /// How often a wait looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// A key that is shown nowhere: not by `Debug`, not in errors, not in files.
-///
-/// # Example
-/// ```
-/// use hhalign::eval::judge::chat::ApiKey;
-/// assert_eq!(format!("{:?}", ApiKey::new("sk-secret")), "ApiKey(hidden)");
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(String);
-
-impl ApiKey {
-    /// A key, without the spaces around it.
-    pub fn new(key: impl AsRef<str>) -> Self {
-        Self(key.as_ref().trim().to_string())
-    }
-
-    /// Whether it can stand in a header.
-    pub(super) fn is_sound(&self) -> bool {
-        !self.0.is_empty() && self.0.bytes().all(|b| b.is_ascii_graphic())
-    }
-
-    /// A text without the key; short ones such as "none" are placeholders and not secrets.
-    fn hide_in(&self, text: &str) -> String {
-        if self.0.len() < 8 { text.into() } else { text.replace(&self.0, "[key]") }
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(hidden)")
-    }
-}
 
 /// A base address, checked.
 pub(super) struct Address {
@@ -169,7 +136,7 @@ impl Endpoint {
     fn attempt<R>(&self, body: &str, read: impl Fn(&str) -> Result<R>) -> Attempt<R> {
         let mut request = self.agent.post(&self.address.completions).header("Content-Type", "application/json");
         if let Some(key) = &self.key {
-            request = request.header("Authorization", format!("Bearer {}", key.0));
+            request = request.header("Authorization", key.bearer());
         }
         let answered = request.send(body).and_then(|mut response| {
             let bytes = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec()?;

@@ -11,7 +11,7 @@ use super::wordpiece::WordPiece;
 use super::{LABELS, ToxicityScorer, ToxicityScores};
 use crate::error::{Error, Result};
 use crate::rng::sha256_of_file;
-use crate::{files, parallel};
+use crate::{files, hub, parallel};
 
 /// Tokens scored at once, where a single text has no more; the result does not depend on it.
 const TOKENS: usize = 512;
@@ -127,12 +127,13 @@ impl ToxicBert {
         if there { Self::load(folder).map(Some) } else { Ok(None) }
     }
 
-    /// Loads `config.json`, `vocab.txt` and `model.safetensors` or `pytorch_model.bin`, under transformers' names.
+    /// Loads `config.json`, `vocab.txt` and `model.safetensors` or `pytorch_model.bin`, under transformers' names, from a
+    /// folder, or from the hub where it is `hub:unitary/toxic-bert`.
     ///
     /// # Errors
-    /// A file is missing or damaged, a tensor has another shape than the config says, or the vocabulary does not fit.
+    /// A file is missing, damaged or not to be had, a tensor has another shape than the config says, or the vocabulary does not fit.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
+        let folder = &hub::model_folder(folder.as_ref(), &["config.json", "vocab.txt", WEIGHTS[0]])?;
         let read = |name: &str| {
             let missing = |e: Error| Error::new("a file of the toxicity classifier cannot be read", e.to_string(), FIX);
             let bytes = files::read(&folder.join(name)).map_err(missing)?;

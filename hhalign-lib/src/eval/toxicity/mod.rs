@@ -59,7 +59,7 @@ pub trait ToxicityScorer {
 pub struct Classifier(Option<Box<dyn ToxicityScorer + Send + Sync>>);
 
 impl Classifier {
-    /// toxic-bert from a folder, where one is named; otherwise tox-block from its folder, or none where set-up could not
+    /// toxic-bert from a folder or from the hub, where one is named; otherwise tox-block from its folder, or none where set-up could not
     /// fetch it.
     ///
     /// # Errors

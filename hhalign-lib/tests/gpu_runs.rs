@@ -1,0 +1,122 @@
+//! Whole runs on a GPU against the same runs on the CPU: training, resuming, scoring, drawing and live runs. An emulated GPU
+//! serves; `HHALIGN_DEVICE=cuda` takes a real one. All in one test, since the environment belongs to the whole process.
+
+mod common;
+
+use common::{Folder, bits, short, texts, tiny, tokenized, tokenizer};
+use hhalign::device::Device;
+use hhalign::fused::{Compute, Precision};
+use hhalign::live::{self, Pausable};
+use hhalign::model::Gpt;
+use hhalign::sample::Sampler;
+use hhalign::score::score_pairs_with;
+use hhalign::train::{Dpo, Outcome, Sft, TrainConfig};
+
+const STEPS: usize = 4;
+
+fn on(device: Device, precision: Precision) -> TrainConfig {
+    TrainConfig { compute: Compute { device, precision, ..Compute::default() }, ..short(STEPS) }
+}
+
+fn series(run: &Outcome, metric: &str) -> Vec<f64> {
+    let points: Vec<f64> = run.history.series(metric).iter().map(|p| p.1).collect();
+    assert!(points.len() >= 2, "{metric} was logged");
+    points
+}
+
+fn apart(one: &Outcome, other: &Outcome, metric: &str) -> f64 {
+    common::distance(&series(one, metric), &series(other, metric))
+}
+
+#[test]
+fn runs_on_a_gpu_follow_those_on_the_cpu() {
+    let (pairs, held_out, tokenizer) = (tokenized(&texts(1, 24)), tokenized(&texts(2, 6)), tokenizer());
+    let sft = |config: TrainConfig| {
+        let mut model = Gpt::new(tiny(2, 0.0), 5).unwrap();
+        let run = Sft { train: config }.fit(&mut model, &pairs, &held_out).unwrap();
+        (run, model)
+    };
+    let dpo = |config: TrainConfig, reference: &Gpt| {
+        let mut policy = reference.fork().unwrap();
+        let run = Dpo { train: config, ..Dpo::default() }.fit(&mut policy, reference, &pairs, &held_out).unwrap();
+        (run, policy)
+    };
+    let greedy = Sampler { temperature: 0.0, max_new_tokens: 8, ..Sampler::default() };
+    let prompts: Vec<String> = texts(3, 5).into_iter().map(|p| p.prompt).collect();
+
+    let (cpu_run, cpu_model) = sft(on(Device::Cpu, Precision::F32));
+    let (cpu_dpo, _) = dpo(on(Device::Cpu, Precision::F32), &cpu_model);
+    let cpu_replies = if std::env::var("HHALIGN_DEVICE").is_err() {
+        // SAFETY: no other thread of this process reads the environment yet.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var("HHALIGN_DEVICE", "cpu");
+        }
+        let replies = greedy.replies(&cpu_model, &tokenizer, &prompts).unwrap();
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var("HHALIGN_DEVICE", "emulated");
+        }
+        Some(replies)
+    } else {
+        None
+    };
+    println!("on {}", Device::Auto.describe());
+
+    // Training: the same losses, and weights that moved alike.
+    let (run, model) = sft(on(Device::Auto, Precision::F32));
+    for metric in ["loss", "eval_loss", "grad_norm", "entropy", "mean_token_accuracy"] {
+        let difference = apart(&run, &cpu_run, metric);
+        assert!(difference < 2e-4, "SFT {metric} is {difference} apart");
+    }
+    let distance = |a: &Gpt, b: &Gpt| {
+        let one = |name: &String| common::distance(&common::numbers(&a.parameters()[name]), &common::numbers(&b.parameters()[name]));
+        a.parameters().keys().map(one).fold(0.0, f64::max)
+    };
+    assert!(distance(&model, &cpu_model) < 2e-4);
+    let (dpo_run, _) = dpo(on(Device::Auto, Precision::F32), &cpu_model);
+    for metric in ["loss", "rewards/margins", "eval_loss"] {
+        let difference = apart(&dpo_run, &cpu_dpo, metric);
+        assert!(difference < 2e-4, "DPO {metric} is {difference} apart");
+    }
+    for precision in [Precision::F16, Precision::Auto] {
+        let (run, _) = sft(on(Device::Auto, precision));
+        let difference = apart(&run, &cpu_run, "loss");
+        assert!(difference > 0.0 && difference < 0.02, "{precision:?}: losses {difference} apart");
+    }
+
+    // A run that was interrupted ends as one that was not, bit for bit.
+    let folder = Folder::new("gpu-resume");
+    let path = folder.join("run.safetensors");
+    let half = TrainConfig { checkpoint: Some(path.clone()), stop_at: Some(STEPS / 2), ..on(Device::Auto, Precision::F32) };
+    let mut resumed = Gpt::new(tiny(2, 0.0), 5).unwrap();
+    Sft { train: half }.fit(&mut resumed, &pairs, &held_out).unwrap();
+    Sft { train: on(Device::Auto, Precision::F32) }.resume(&path, &mut resumed, &pairs, &held_out).unwrap();
+    assert!(bits(&resumed) == bits(&model), "resumed and uninterrupted run end alike");
+
+    // Scoring and drawing.
+    let score = |device| score_pairs_with(&cpu_model, &held_out, &Compute { device, ..Compute::default() }).unwrap();
+    let (gpu, cpu) = (score(Device::Auto), score(Device::Cpu));
+    let gap = gpu.chosen.iter().zip(&cpu.chosen).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(gap < 1e-3, "scores {gap} apart");
+    if let Some(expected) = cpu_replies {
+        assert_eq!(greedy.replies(&cpu_model, &tokenizer, &prompts).unwrap(), expected);
+    }
+    let drawn = Sampler { temperature: 1.0, max_new_tokens: 4, ..Sampler::default() };
+    let replies = |p: &[String]| drawn.replies(&cpu_model, &tokenizer, p).unwrap();
+    assert_eq!(replies(&prompts), replies(&prompts), "the same seed draws the same");
+    assert_eq!(replies(&prompts)[..2], replies(&prompts[..2]), "whatever the neighbours are");
+
+    // A live run: its model is that of the last step, also while the GPU has the newer weights.
+    let home = Folder::new("gpu-live");
+    live::set_runs_folder(&home.0);
+    let first = Gpt::new(tiny(2, 0.0), 5).unwrap();
+    let run = Sft { train: on(Device::Auto, Precision::F32) }.start(&first, &pairs, &held_out).unwrap();
+    run.wait_for_step(1);
+    let early = run.model().unwrap();
+    assert!(bits(&early) != bits(&first), "the first step is seen");
+    run.pause();
+    run.resume();
+    run.finish().unwrap();
+    assert!(bits(&run.model().unwrap()) == bits(&model), "a live run ends as a plain one");
+}
