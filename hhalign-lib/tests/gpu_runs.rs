@@ -70,7 +70,9 @@ fn runs_on_a_gpu_follow_those_on_the_cpu() {
         assert!(difference < 2e-4, "SFT {metric} is {difference} apart");
     }
     let distance = |a: &Gpt, b: &Gpt| {
-        let one = |name: &String| common::distance(&common::numbers(&a.parameters()[name]), &common::numbers(&b.parameters()[name]));
+        let one = |name: &String| {
+            common::distance(&common::numbers(&a.parameters()[name]), &common::numbers(&b.parameters()[name]))
+        };
         a.parameters().keys().map(one).fold(0.0, f64::max)
     };
     assert!(distance(&model, &cpu_model) < 2e-4);
@@ -88,7 +90,8 @@ fn runs_on_a_gpu_follow_those_on_the_cpu() {
     // A run that was interrupted ends as one that was not, bit for bit.
     let folder = Folder::new("gpu-resume");
     let path = folder.join("run.safetensors");
-    let half = TrainConfig { checkpoint: Some(path.clone()), stop_at: Some(STEPS / 2), ..on(Device::Auto, Precision::F32) };
+    let half =
+        TrainConfig { checkpoint: Some(path.clone()), stop_at: Some(STEPS / 2), ..on(Device::Auto, Precision::F32) };
     let mut resumed = Gpt::new(tiny(2, 0.0), 5).unwrap();
     Sft { train: half }.fit(&mut resumed, &pairs, &held_out).unwrap();
     Sft { train: on(Device::Auto, Precision::F32) }.resume(&path, &mut resumed, &pairs, &held_out).unwrap();

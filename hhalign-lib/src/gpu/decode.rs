@@ -1,6 +1,7 @@
 //! Token by token on a GPU, many sequences at a time.
 
 use super::Gpu;
+use super::calls::kernel;
 use super::card::{Arg, Buffer, Room, download};
 use super::lists::Lists;
 use super::pass::{Attend, Cache, Pass};
@@ -133,7 +134,7 @@ impl GpuDecoder {
         let (uniform, drawn) = (self.uniform.upload(&w.card, uniform)?, self.drawn.sized(&w.card, rows * 4)?);
         let [v, stride] = [w.config.vocab_size, w.layout.vocab].map(|n| Arg::Int(n as i32));
         let args = [Arg::At(drawn), Arg::At(logits), Arg::At(uniform), v, stride, Arg::Float(temperature)];
-        Pass::kernel(w, "draw", [rows, 1], 256, 0, &args)?;
+        kernel(w, "draw", [rows, 1], 256, 0, &args)?;
         let ids: Vec<i32> = download(&*w.card, drawn, rows)?;
         if ids.contains(&-1) {
             let fix = "the weights are not finite: load a model from before its training failed";

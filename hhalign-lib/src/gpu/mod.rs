@@ -7,6 +7,8 @@
 //! Log-probabilities come back to the processor, where the loss is the function of the lesson, as on the fast path.
 //! `tests/gpu.rs` holds every pass to [`crate::fused`], on an emulated card where no GPU is.
 
+mod backward;
+mod calls;
 mod card;
 mod cuda;
 mod decode;
@@ -15,6 +17,7 @@ mod kernels;
 mod lists;
 mod memory;
 mod pass;
+mod score;
 mod train;
 mod weights;
 
@@ -23,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 use self::card::{Card, Numbers};
 pub use self::decode::GpuDecoder;
 pub use self::memory::{Memory, MemoryPlan};
-pub use self::pass::{GpuGradients, GpuPass};
+pub use self::score::{GpuGradients, GpuPass};
 pub(crate) use self::train::Trainer;
 use crate::device::Device;
 use crate::error::{Error, Result};
