@@ -1,6 +1,6 @@
 //! Times one kind of work and prints one line of JSON; `./scripts/bench` calls it, in turn with its peers.
 //!
-//! usage: bench sft|dpo L H D V B T STEPS [f32|bf16|auto] [micro N] [composed] [checkpoint]
+//! usage: bench sft|dpo L H D V B T STEPS [f32|bf16|f16|auto] [tf32] [cpu] [micro N] [composed] [checkpoint]
 //!        bench pairs FILE L H D B MAX_LENGTH STEPS [f32|bf16|auto] [micro N]
 //!        bench ceiling
 //!        bench generate WEIGHTS L H D V BATCH NEW_TOKENS   (writes the weights for a peer)
@@ -12,6 +12,7 @@ use std::time::Instant;
 use hhalign::batch::{TokenizedPair, TokenizedPairs};
 use hhalign::checkpoint::write_tensors;
 use hhalign::data::Dataset;
+use hhalign::device::Device;
 use hhalign::error::Result;
 use hhalign::fused::{Compute, Precision, product_rate};
 use hhalign::model::{Gpt, GptConfig};
@@ -59,15 +60,12 @@ fn config([n_layer, n_head, n_embd, vocab_size]: [usize; 4], block_size: usize) 
 }
 
 fn compute(words: &[&str]) -> Compute {
-    let precision = if words.contains(&"bf16") {
-        Precision::Bf16
-    } else if words.contains(&"auto") {
-        Precision::Auto
-    } else {
-        Precision::F32
-    };
+    let named = words.iter().find_map(|word| Precision::from_name(word).ok());
+    let precision = named.unwrap_or(Precision::F32);
     Compute {
         precision,
+        device: if words.contains(&"cpu") { Device::Cpu } else { Device::Auto },
+        tf32: words.contains(&"tf32"),
         composed: words.contains(&"composed"),
         checkpoint_activations: words.contains(&"checkpoint"),
         ..Compute::default()

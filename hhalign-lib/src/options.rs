@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::data::{Dataset, Pair, Split};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::toxicity::Classifier;
+use crate::fused::{Compute, Precision};
 use crate::model::{Gpt, GptConfig, Preset};
 use crate::table::{Column, Table, grouped};
 use crate::tokenize::Tokenizer;
@@ -34,6 +36,8 @@ pub struct RunOptions {
     /// At most so many pairs: that many of the embedded set (4,000 by default), or so many drawn from real data (all
     /// by default). `HHALIGN_PAIRS`.
     pub pairs: Option<usize>,
+    /// In what numbers training multiplies; `None` is exact f32 on a CPU, and the fastest that a GPU has. `HHALIGN_PRECISION`.
+    pub precision: Option<Precision>,
     /// Where results go. `HHALIGN_RESULTS`.
     pub results: PathBuf,
     /// Where the toxicity model lies. `HHALIGN_TOXICITY_DIR`.
@@ -54,6 +58,7 @@ impl Default for RunOptions {
             dpo_steps: 80,
             beta: 0.1,
             pairs: None,
+            precision: None,
             results: "../results".into(),
             toxicity: "../.cache/toxicity".into(),
             toxic_bert: None,
@@ -115,6 +120,7 @@ impl RunOptions {
         if !(o.beta > 0.0 && o.beta.is_finite()) {
             return Err(Error::new("HHALIGN_BETA must be a positive number", o.beta.to_string(), "0.1 is usual"));
         }
+        o.precision = get("HHALIGN_PRECISION").map(|name| Precision::from_name(&name)).transpose()?;
         if let Some(folder) = get("HHALIGN_RESULTS") {
             o.results = folder.into();
         }
@@ -124,6 +130,16 @@ impl RunOptions {
         o.toxic_bert = get("HHALIGN_TOXIC_BERT").map(Into::into);
         o.gguf = get("HHALIGN_GGUF").map(Into::into);
         Ok(o)
+    }
+
+    /// How training computes: on a GPU where there is one. `HHALIGN_DEVICE` says otherwise (`cpu`, `cuda:1`).
+    ///
+    /// # Errors
+    /// `HHALIGN_DEVICE` names a GPU that cannot be used.
+    pub fn compute(&self) -> Result<Compute> {
+        let on_gpu = Device::Auto.gpu()?.is_some();
+        let usual = if on_gpu { Precision::Auto } else { Precision::F32 };
+        Ok(Compute { precision: self.precision.unwrap_or(usual), ..Compute::default() })
     }
 
     /// The data set: real HH where a place was given, the embedded set otherwise.

@@ -91,6 +91,20 @@ impl Compute {
 }
 
 impl Precision {
+    /// The precision of a name: `f32`, `bf16`, `f16` or `auto`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
+            "auto" => Ok(Self::Auto),
+            other => Err(Error::new("no such precision", other, "choose f32, bf16, f16 or auto")),
+        }
+    }
+
     /// Whether bf16 is to be used here.
     pub(crate) fn is_bf16(self) -> Result<bool> {
         match (self, bf16::available()) {

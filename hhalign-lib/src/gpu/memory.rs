@@ -3,7 +3,9 @@
 use super::Storage;
 use super::pass::LOGITS;
 use super::weights::Layout;
+use crate::error::Result;
 use crate::model::GptConfig;
+use crate::table::{Column, Table};
 
 /// Plans memory. Sizes are those that the passes ask for, so a plan is no guess: `tests/gpu.rs` holds it to what is taken.
 pub struct Memory;
@@ -72,6 +74,25 @@ impl MemoryPlan {
     /// All of it, in bytes.
     pub fn total(&self) -> usize {
         self.weights + self.gradients + self.moments + self.activations + self.logits + self.context
+    }
+
+    /// Part by part, as a table.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    pub fn table(&self) -> Result<Table> {
+        let parts = [
+            ("weights, f32 and the copy for products", self.weights),
+            ("gradients", self.gradients),
+            ("moments of AdamW", self.moments),
+            ("activations of one pass", self.activations),
+            ("logits of some rows", self.logits),
+            ("CUDA itself, about", self.context),
+            ("all", self.total()),
+        ];
+        let (names, sizes): (Vec<String>, Vec<i64>) =
+            parts.iter().map(|(name, bytes)| (name.to_string(), (bytes >> 20) as i64)).unzip();
+        Table::new("Memory of a GPU that a run will take", vec![Column::text("part", names), Column::int("MB", sizes)])
     }
 
     /// All of it, in MB.
