@@ -39,6 +39,12 @@ rust_version() { rustc --version 2>/dev/null | sed -n 's/^rustc \([0-9.]*\).*/\1
 # evcxr_jupyter has no --version; cargo's own list of what it installed knows it.
 evcxr_version() { cargo install --list 2>/dev/null | sed -n 's/^evcxr_jupyter v\([0-9.]*\).*/\1/p'; }
 
+# What a prebuilt engine must fit: the compiler of the cells, and the sources that the kernel reads.
+engine_stamp() {
+  rustc -vV | sed -n 's/^commit-hash: /rustc /p; s/^host: /host /p'
+  printf 'sources %s\n' "$(cd "$ROOT" && find hhalign-lib/src Cargo.lock -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)"
+}
+
 # The first Python on the path that is new enough, or nothing.
 find_python() {
   local name
