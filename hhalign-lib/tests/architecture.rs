@@ -23,6 +23,7 @@ const FLOORS: &[&[&str]] = &[
     &["kl"],
     &["optim"],
     &["train"],
+    &["export"],
     &["reward"],
     &["eval"],
     &["options"],
