@@ -42,9 +42,9 @@ def launch(folder, processes, *more):
     return done, time.perf_counter() - clock
 
 
-def steps_there(folder):
+def steps_there(folder, out="trained"):
     steps = {}
-    for entry in json.loads((folder / "trained" / "trainer_state.json").read_text())["log_history"]:
+    for entry in json.loads((folder / out / "trainer_state.json").read_text())["log_history"]:
         steps.setdefault(entry["step"], {}).update(entry)
     return steps
 
@@ -62,6 +62,9 @@ def compare(name, place):
         failures.append(f"{name}: the launch ended with {done.returncode}")
         print(done.stdout[-2000:], done.stderr[-4000:])
         return
+    divided = next((line for line in done.stdout.splitlines() if " in a pass, " in line), "it does not say how many processes")
+    if not divided.startswith("2 processes"):
+        failures.append(f"{name}: {divided}")
     ours, theirs = steps_here(place), steps_there(place / "export")
     worst, norm = {}, 0.0
     for step, metrics in ours.items():
@@ -74,7 +77,7 @@ def compare(name, place):
     if missing:
         failures.append(f"{name}: steps {missing} are missing")
     losses = " ".join(f"{ours[s]['loss']:.4f}/{theirs[s]['loss']:.4f}" for s in sorted(ours) if "loss" in ours[s] and "loss" in theirs.get(s, {}))
-    print(f"{name}: {seconds:.0f} s; loss here/there by step: {losses}")
+    print(f"{name}: {divided}, {seconds:.0f} s; loss here/there by step: {losses}")
     print("   largest differences: " + ", ".join(f"{k} {v:.1e}" for k, v in worst.items()) + f", grad_norm {norm:.1e} (relative)")
     failures.extend(f"{name}: {k} differs by {v}" for k, v in worst.items() if not v <= LIMITS[k] * max(1, abs(ours[1].get(k, 1))))
     if not norm <= 1e-2:
@@ -89,7 +92,7 @@ def logits(name, place):
     """The models that both runs ended with, on the held-out texts; beside it how far training moved them at all."""
     tokenizer = AutoTokenizer.from_pretrained(place / "ours", local_files_only=True)
     rows = [json.loads(line) for line in (place / "export" / "eval.jsonl").read_text().splitlines()]
-    ids = [torch.tensor([tokenizer(r["prompt"] + r["chosen"])["input_ids"][:64]]) for r in rows]
+    ids = [torch.tensor([tokenizer(r["prompt"] + r["chosen"])["input_ids"][:96]]) for r in rows]
 
     def out(folder):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
@@ -100,6 +103,21 @@ def logits(name, place):
     print(f"   logits of both trained models: max abs difference {apart:.1e}; training moved them by up to {moved:.1e}")
     if not apart <= 0.02 * moved:
         failures.append(f"{name}: the trained models differ by {apart}, moved {moved}")
+
+
+def resumed(folder):
+    """Stopped after three steps and taken up again, a run ends as the one that was not stopped."""
+    for more in (["--stop-at", "3"], ["--resume"]):
+        done, _ = launch(folder, 2, "--out", "halves", *more)
+        if done.returncode:
+            failures.append("the resumed run failed")
+            print(done.stderr[-3000:])
+            return
+    whole, halves = steps_there(folder), steps_there(folder, "halves")
+    apart = max(abs(whole[s]["logps/chosen"] - halves[s]["logps/chosen"]) for s in range(1, 7))
+    print(f"stopped after 3 steps and resumed: log-probabilities of 6 steps differ by up to {apart:.1e}")
+    if not apart <= 1e-4:
+        failures.append(f"a resumed run differs by {apart}")
 
 
 def back(folder):
@@ -134,6 +152,7 @@ def main():
                 compare(name, work / name)
         if (work / "sigmoid/export/trained").exists():
             back(work / "sigmoid/export")
+            resumed(work / "sigmoid/export")
         done, _ = launch(work / "apart/export", 2, "--stop-at", "5")
         if done.returncode:
             failures.append("a reference of its own: the launch failed")

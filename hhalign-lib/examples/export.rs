@@ -13,7 +13,7 @@ use hhalign::prelude::*;
 const STEPS: usize = 6;
 
 /// Short enough for some prompts and replies to be cut.
-const MAX_LENGTH: usize = 64;
+const MAX_LENGTH: usize = 96;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -111,6 +111,9 @@ class Patience(TrainerCallback):
 
 
 def run(trainer, args):
+    if trainer.is_world_process_zero():
+        print(f"{trainer.args.world_size} processes, {trainer.args.per_device_train_batch_size} pairs in a pass, "
+              f"{trainer.args.gradient_accumulation_steps} passes in a step", flush=True)
     trainer.train(resume_from_checkpoint=args.resume or None)
     trainer.save_model()
     trainer.save_state()

@@ -78,6 +78,7 @@ pub(super) fn readme(program: &str, kind: &str, per_step: usize, left_out: usize
         "Numbers are f32. `mixed_precision: bf16` in `accelerate.yaml` is faster on a GPU, and rounds more than hhalign's bf16.".into(),
         "A log line has the mean of the training metrics since the line before; hhalign logs the step itself.".into(),
         "The held-out loss is a mean over batches: with several processes, or a last batch that is not full, a few pairs weigh more.".into(),
+        "`--resume` counts evaluations without a gain anew, where the run stops early by them (`PATIENCE`).".into(),
         "The optimiser begins fresh: moments of an earlier run are not in this folder.".into(),
     ];
     if left_out > 0 {
@@ -103,7 +104,7 @@ pub(super) fn readme(program: &str, kind: &str, per_step: usize, left_out: usize
         accelerate launch --config_file accelerate.yaml --num_processes N {program}          # N GPUs of this machine\n\
         accelerate launch --config_file accelerate.yaml --num_processes N {program} --cpu    # N processes without a GPU\n\
         ```\n\n\
-        N must divide {per_step}. For one process add nothing but `--num_processes 1`; for several machines also `--num_machines`, \
+        N must divide {per_step}. (accelerate's own `--cpu`, in front of the program, would start one process.) For one process add nothing but `--num_processes 1`; for several machines also `--num_machines`, \
         `--machine_rank` and `--main_process_ip`. `--stop-at STEP` ends earlier, `--resume` goes on from the last checkpoint, \
         `--out FOLDER` names another place than `trained/`. What is trained is saved there, with `trainer_state.json` (all \
         metrics); hhalign reads it back with `load_model(\"trained\")`.\n\n\
