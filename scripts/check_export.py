@@ -27,9 +27,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-# The Trainer rounds: 0.5e-4 is its own error. The rest is the rounding of sums, which training lets grow.
-LIMITS = {"loss": 1.5e-4, "eval_loss": 2e-3, "rewards/chosen": 1e-3, "rewards/rejected": 1e-3, "rewards/margins": 1e-3,
-          "logps/chosen": 2e-2, "logps/rejected": 2e-2, "learning_rate": 1e-12}
+# The Trainer rounds to 0.5e-4. The rest is the rounding of sums, which training lets grow; relative to figures above 1.
+LIMITS = {"loss": 3e-4, "eval_loss": 2e-4, "rewards/chosen": 1e-4, "rewards/rejected": 1e-4, "rewards/margins": 1e-4,
+          "logps/chosen": 1e-4, "logps/rejected": 1e-4, "learning_rate": 1e-12}
 failures = []
 
 
@@ -70,7 +70,9 @@ def compare(name, place):
     for step, metrics in ours.items():
         for key, value in metrics.items():
             if key in LIMITS and key in theirs.get(step, {}):
-                worst[key] = max(worst.get(key, 0.0), abs(value - theirs[step][key]))
+                # TRL's rewards and log-probabilities are per token where the loss is; a held-out loss is a mean over batches.
+                if key in ("loss", "learning_rate") or (name != "sft" and (name != "ipo_per_token" or key == "eval_loss")):
+                    worst[key] = max(worst.get(key, 0.0), abs(value - theirs[step][key]) / max(1, abs(value)))
         if "grad_norm" in metrics:
             norm = max(norm, abs(metrics["grad_norm"] / theirs[step]["grad_norm"] - 1))
     missing = [s for s in ours if s > 0 and "loss" not in theirs.get(s, {})]
@@ -79,7 +81,7 @@ def compare(name, place):
     losses = " ".join(f"{ours[s]['loss']:.4f}/{theirs[s]['loss']:.4f}" for s in sorted(ours) if "loss" in ours[s] and "loss" in theirs.get(s, {}))
     print(f"{name}: {divided}, {seconds:.0f} s; loss here/there by step: {losses}")
     print("   largest differences: " + ", ".join(f"{k} {v:.1e}" for k, v in worst.items()) + f", grad_norm {norm:.1e} (relative)")
-    failures.extend(f"{name}: {k} differs by {v}" for k, v in worst.items() if not v <= LIMITS[k] * max(1, abs(ours[1].get(k, 1))))
+    failures.extend(f"{name}: {k} differs by {v}" for k, v in worst.items() if not v <= LIMITS[k])
     if not norm <= 1e-2:
         failures.append(f"{name}: grad_norm")
     if name == "sigmoid" and abs(theirs[1]["loss"] - math.log(2)) > 1e-4:

@@ -67,8 +67,10 @@ def write_as_the_original(model, tokenizer, folder):
     assert not any(name.startswith("transformer.") or "lm_head" in name for name in tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     model.config.architectures = ["GPT2LMHeadModel"]
-    config = model.config.to_diff_dict() | {"activation_function": "gelu_new", "n_ctx": n, "n_embd": 768, "n_head": 12,
-                                            "n_layer": 12, "n_positions": n, "vocab_size": 50257}
+    # What the defaults leave out stands in the original's file, its dropout among it.
+    config = model.config.to_diff_dict() | {
+        "activation_function": "gelu_new", "n_ctx": n, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": n,
+        "vocab_size": 50257, "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-05}
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer.save_pretrained(folder)
     return len(tensors)

@@ -216,13 +216,15 @@ impl RunOptions {
         Ok(GptConfig { block_size: self.block_size.unwrap_or(config.block_size), ..config })
     }
 
-    /// The model to begin with: of the given weights, or a fresh one of the preset.
+    /// The model to begin with: of the given weights, whose dropout is left out, or a fresh one of the preset.
     ///
     /// # Errors
     /// As [`load_model`], [`Gpt::with_block_size`] and [`Gpt::new`]; weights of another vocabulary than the tokenizer's.
     pub fn model(&self, tokenizer: &Tokenizer) -> Result<Gpt> {
         let Some(init) = &self.init else { return Gpt::new(self.model_config(tokenizer)?, self.seed) };
-        let (model, _) = load_model(init, true)?;
+        let (mut model, _) = load_model(init, true)?;
+        // GPT-2's file says 0.1: the fast path has none, and DPO would compare a policy with noise to a still reference.
+        model.config.dropout = 0.0;
         tokenizer.check_fits(model.config.vocab_size)?;
         match self.block_size {
             Some(size) if size != model.config.block_size => model.with_block_size(size),

@@ -75,13 +75,15 @@ fn a_shorter_block_changes_no_logit_of_a_text_that_fits() {
 #[test]
 fn a_run_begins_from_weights_with_their_sizes_and_their_tokenizer() {
     let folder = Folder::new("weights-init");
-    let model = Gpt::new(tiny(2, 0.0), 3).unwrap();
+    // As in GPT-2's own config, whose dropout a run leaves out.
+    let model = Gpt::new(tiny(2, 0.1), 3).unwrap();
     let place = original_layout(&folder, &model);
     let init = options(&[("HHALIGN_INIT", &place)]);
     // Pairs that the tokenizer was not trained on: it comes with the weights.
     let own = init.tokenizer(&texts(9, 30)).unwrap();
     assert_eq!(own.hash(), tokenizer().hash());
-    assert_eq!(init.model_config(&own).unwrap(), model.config);
+    assert_eq!(init.model_config(&own).unwrap(), tiny(2, 0.0));
+    assert_eq!(load_model(&place, false).unwrap().0.config.dropout, 0.1);
     let begun = init.model(&own).unwrap();
     assert!(bits(&begun) == bits(&model) && !begun.is_frozen());
     assert_eq!(init.model_name(), "weights of original");

@@ -111,6 +111,8 @@ class Patience(TrainerCallback):
 
 
 def run(trainer, args):
+    # Processes without a GPU call their device cpu:0, which torch does not know when it reads a checkpoint.
+    torch.serialization.register_package(0, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None)
     if trainer.is_world_process_zero():
         print(f"{trainer.args.world_size} processes, {trainer.args.per_device_train_batch_size} pairs in a pass, "
               f"{trainer.args.gradient_accumulation_steps} passes in a step", flush=True)

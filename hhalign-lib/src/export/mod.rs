@@ -19,6 +19,7 @@ use crate::checkpoint::write_language_model;
 use crate::data::Pair;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::loss::PreferenceLoss;
 use crate::model::Gpt;
 use crate::rng::sha256_hex;
 use crate::tokenize::Tokenizer;
@@ -74,15 +75,16 @@ pub fn export_dpo(
     let loss = trl::loss_settings(&dpo.loss)?;
     let (policy_hash, reference_hash) = (policy.hash()?, reference.hash()?);
     let apart = policy_hash != reference_hash;
-    let mut own = vec![
+    let own = vec![
         ("BETA", json!(dpo.beta)),
         ("LOSS", json!(loss)),
         ("REFERENCE", json!(if apart { "reference" } else { "model" })),
+        ("DROPOUT", json!(policy.config.dropout)),
     ];
-    own.push(("DROPOUT", json!(policy.config.dropout)));
     let models: &[(&str, &Gpt)] = &[("model", policy), ("reference", reference)][..1 + usize::from(apart)];
     let hashes = json!({ "model": policy_hash, "reference": reference_hash });
-    let plan = Plan { kind: "dpo", train: &dpo.train, models, hashes, own, body: DPO };
+    let per_token = dpo.loss == PreferenceLoss::IpoPerToken;
+    let plan = Plan { kind: "dpo", train: &dpo.train, models, hashes, own, body: DPO, per_token };
     plan.write(tokenizer, sides, max_length, folder.as_ref())
 }
 
@@ -99,7 +101,15 @@ pub fn export_sft(
     folder: impl AsRef<Path>,
 ) -> Result<PathBuf> {
     let hashes = json!({ "model": model.hash()? });
-    let plan = Plan { kind: "sft", train: &sft.train, models: &[("model", model)], hashes, own: vec![], body: SFT };
+    let plan = Plan {
+        kind: "sft",
+        train: &sft.train,
+        models: &[("model", model)],
+        hashes,
+        own: vec![],
+        body: SFT,
+        per_token: false,
+    };
     plan.write(tokenizer, sides, max_length, folder.as_ref())
 }
 
@@ -111,6 +121,8 @@ struct Plan<'a> {
     hashes: Value,
     own: Vec<(&'static str, Value)>,
     body: &'static str,
+    /// Whether TRL's metrics are per token.
+    per_token: bool,
 }
 
 impl Plan<'_> {
@@ -181,7 +193,7 @@ impl Plan<'_> {
         all.push(("requirements.txt".into(), REQUIREMENTS.into()));
         all.push((
             "README.md".into(),
-            trl::readme(&program, self.kind, per_step, left_out, self.models[0].1.config.dropout),
+            trl::readme((&program, self.kind), (per_step, left_out), self.models[0].1.config.dropout, self.per_token),
         ));
         all.iter().try_for_each(|(name, text)| files::write_atomic(&folder.join(name), text.as_bytes()))
     }

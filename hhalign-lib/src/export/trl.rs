@@ -72,7 +72,12 @@ pub(super) fn accelerate_yaml(processes: usize) -> String {
 }
 
 /// How to start, and what will differ.
-pub(super) fn readme(program: &str, kind: &str, per_step: usize, left_out: usize, dropout: f64) -> String {
+pub(super) fn readme(
+    (program, kind): (&str, &str),
+    (per_step, left_out): (usize, usize),
+    dropout: f64,
+    per_token: bool,
+) -> String {
     let mut differs = vec![
         "Sums are rounded in another order, so figures agree to rounding at first, and runs drift apart from there.".to_string(),
         "Numbers are f32. `mixed_precision: bf16` in `accelerate.yaml` is faster on a GPU, and rounds more than hhalign's bf16.".into(),
@@ -88,6 +93,9 @@ pub(super) fn readme(program: &str, kind: &str, per_step: usize, left_out: usize
     }
     if dropout > 0.0 {
         differs.push(format!("Dropout ({dropout}) is drawn by torch, so its draws are others."));
+    }
+    if per_token {
+        differs.push("TRL logs rewards and log-probabilities per token for this loss, hhalign their sums. The loss itself is the same.".into());
     }
     if kind == "dpo" {
         differs.push("`eval_kl`, which hhalign samples where it is asked for, is not measured.".into());
