@@ -22,11 +22,7 @@ use crate::{files, hub};
 /// A file cannot be written.
 pub fn save_model(model: &Gpt, tokenizer: &Tokenizer, path: impl AsRef<Path>) -> Result<PathBuf> {
     let folder = path.as_ref().with_extension("");
-    let more = json!({ "architectures": ["GPT2LMHeadModel"] });
-    write_model_folder(&folder, model.parameters(), &model.config, tokenizer, &more)?;
-    let eos = tokenizer.eos_id();
-    let generation = json!({ "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos });
-    files::write_atomic(&folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())?;
+    write_language_model(&folder, model, tokenizer)?;
     let weights = folder.join("model.safetensors");
     // One file by a second name costs no space; where links are not to be had, a copy serves.
     let flat = folder.with_extension("safetensors");
@@ -39,6 +35,15 @@ pub fn save_model(model: &Gpt, tokenizer: &Tokenizer, path: impl AsRef<Path>) ->
     // Renaming one link of a file over another of the same file leaves both names standing.
     let _ = fs::remove_file(&temporary);
     Ok(flat)
+}
+
+/// Writes the folder alone, without the file beside it.
+pub(crate) fn write_language_model(folder: &Path, model: &Gpt, tokenizer: &Tokenizer) -> Result<()> {
+    let more = json!({ "architectures": ["GPT2LMHeadModel"] });
+    write_model_folder(folder, model.parameters(), &model.config, tokenizer, &more)?;
+    let eos = tokenizer.eos_id();
+    let generation = json!({ "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos });
+    files::write_atomic(&folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())
 }
 
 /// Writes weights, `config.json` and tokenizer of a GPT-2 in the layout that transformers reads; `more` is added to the

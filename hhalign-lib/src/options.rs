@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::checkpoint::load_model;
 use crate::data::{Dataset, Pair, Split};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -18,6 +19,9 @@ const EMBEDDED_PAIRS: usize = 4000;
 /// Fewer would leave sides of the split empty.
 const MIN_PAIRS: usize = 100;
 
+/// A prompt and a reply need some room.
+const MIN_BLOCK: usize = 8;
+
 /// Settings of the pipeline; [`RunOptions::from_env`] reads those that were given.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
@@ -25,6 +29,12 @@ pub struct RunOptions {
     pub data: Option<PathBuf>,
     /// The model's sizes. `HHALIGN_PRESET`.
     pub preset: Preset,
+    /// Weights to begin from in place of fresh ones: whatever [`load_model`] reads, such as a GPT-2 folder of Hugging
+    /// Face's. Sizes and tokenizer come with them, and the preset is not used. `HHALIGN_INIT`.
+    pub init: Option<PathBuf>,
+    /// Longest sequence, where it is not that of the preset or the weights; weights lose the positions behind it.
+    /// `HHALIGN_BLOCK_SIZE`.
+    pub block_size: Option<usize>,
     /// The seed of data, weights, training and sampling. `HHALIGN_SEED`.
     pub seed: u64,
     /// Optimiser steps of SFT. `HHALIGN_SFT_STEPS`.
@@ -53,6 +63,8 @@ impl Default for RunOptions {
         Self {
             data: None,
             preset: Preset::Toy,
+            init: None,
+            block_size: None,
             seed: 0,
             sft_steps: 1700,
             dpo_steps: 80,
@@ -111,6 +123,16 @@ impl RunOptions {
             let mut pairs = 0;
             set(&mut pairs, "HHALIGN_PAIRS", Some(text), "a whole number of pairs")?;
             o.pairs = Some(pairs);
+        }
+        o.init = get("HHALIGN_INIT").map(Into::into);
+        if let Some(text) = get("HHALIGN_BLOCK_SIZE") {
+            let mut size = 0;
+            set(&mut size, "HHALIGN_BLOCK_SIZE", Some(text), "a whole number of tokens")?;
+            if size < MIN_BLOCK {
+                let fix = format!("give at least {MIN_BLOCK}, or leave it out");
+                return Err(Error::new("HHALIGN_BLOCK_SIZE is too small", size.to_string(), fix));
+            }
+            o.block_size = Some(size);
         }
         for (name, steps) in [("HHALIGN_SFT_STEPS", o.sft_steps), ("HHALIGN_DPO_STEPS", o.dpo_steps)] {
             if steps == 0 {
@@ -186,28 +208,52 @@ impl RunOptions {
         Classifier::find(&self.toxicity, self.toxic_bert.as_deref())
     }
 
-    /// The tokenizer of the preset: trained on the pairs, or GPT-2's.
+    /// The tokenizer: that of the weights to begin from, or the preset's, which is trained on the pairs, or GPT-2's.
     ///
     /// # Errors
-    /// As [`Tokenizer::train`] and [`Tokenizer::gpt2`].
+    /// As [`load_model`], [`Tokenizer::train`] and [`Tokenizer::gpt2`].
     pub fn tokenizer(&self, pairs: &[Pair]) -> Result<Tokenizer> {
-        match self.preset.vocab_size() {
-            Some(size) => Tokenizer::train(pairs, size),
-            None => Tokenizer::gpt2(),
+        match (&self.init, self.preset.vocab_size()) {
+            (Some(init), _) => Ok(load_model(init, false)?.1),
+            (None, Some(size)) => Tokenizer::train(pairs, size),
+            (None, None) => Tokenizer::gpt2(),
         }
     }
 
-    /// The sizes of the preset's model for a tokenizer.
-    pub fn model_config(&self, tokenizer: &Tokenizer) -> GptConfig {
-        self.preset.config(tokenizer.vocab_size())
-    }
-
-    /// A fresh model of the preset.
+    /// The model's sizes: those of the weights to begin from, or of the preset's model for a tokenizer.
     ///
     /// # Errors
-    /// As [`Gpt::new`].
+    /// As [`RunOptions::model`], where there are weights to begin from.
+    pub fn model_config(&self, tokenizer: &Tokenizer) -> Result<GptConfig> {
+        if self.init.is_some() {
+            return Ok(self.model(tokenizer)?.config);
+        }
+        let config = self.preset.config(tokenizer.vocab_size());
+        Ok(GptConfig { block_size: self.block_size.unwrap_or(config.block_size), ..config })
+    }
+
+    /// The model to begin with: of the given weights, whose dropout is left out, or a fresh one of the preset.
+    ///
+    /// # Errors
+    /// As [`load_model`], [`Gpt::with_block_size`] and [`Gpt::new`]; weights of another vocabulary than the tokenizer's.
     pub fn model(&self, tokenizer: &Tokenizer) -> Result<Gpt> {
-        Gpt::new(self.model_config(tokenizer), self.seed)
+        let Some(init) = &self.init else { return Gpt::new(self.model_config(tokenizer)?, self.seed) };
+        let (mut model, _) = load_model(init, true)?;
+        // GPT-2's file says 0.1: the fast path has none, and DPO would compare a policy with noise to a still reference.
+        model.config.dropout = 0.0;
+        tokenizer.check_fits(model.config.vocab_size)?;
+        match self.block_size {
+            Some(size) if size != model.config.block_size => model.with_block_size(size),
+            _ => Ok(model),
+        }
+    }
+
+    /// What a summary calls the model: the preset's name, or `weights of` and the name of their folder.
+    pub fn model_name(&self) -> String {
+        match &self.init {
+            Some(init) => format!("weights of {}", last_name(init)),
+            None => format!("{:?}", self.preset).to_lowercase(),
+        }
     }
 
     /// A path under the results folder.
@@ -220,22 +266,27 @@ impl RunOptions {
     /// # Errors
     /// A failure of the table library.
     pub fn table(&self) -> Result<Table> {
-        let name =
-            |p: &Path| p.file_name().map_or_else(|| p.display().to_string(), |n| n.to_string_lossy().into_owned());
         let pairs = match (self.pairs, &self.data) {
             (Some(n), Some(_)) => format!("at most {}, drawn by seed", grouped(n as i64)),
             (None, Some(_)) => "all".into(),
             (n, None) => n.unwrap_or(EMBEDDED_PAIRS).to_string(),
         };
-        let rows = [
-            ("data", self.data.as_deref().map_or_else(|| "embedded synthetic set".into(), name), "--data"),
+        let model = match &self.init {
+            Some(init) => ("weights", last_name(init), "--init"),
+            None => ("preset", self.model_name(), "--preset"),
+        };
+        let mut rows = vec![
+            ("data", self.data.as_deref().map_or_else(|| "embedded synthetic set".into(), last_name), "--data"),
             ("pairs", pairs, "--pairs"),
-            ("preset", format!("{:?}", self.preset).to_lowercase(), "--preset"),
+            model,
             ("seed", self.seed.to_string(), "--seed"),
             ("SFT steps", self.sft_steps.to_string(), "--sft-steps"),
             ("DPO steps", self.dpo_steps.to_string(), "--dpo-steps"),
             ("β", self.beta.to_string(), "--beta"),
         ];
+        if let Some(size) = self.block_size {
+            rows.insert(3, ("block size", size.to_string(), "--block-size"));
+        }
         let column = |f: fn(&(&str, String, &str)) -> String| rows.iter().map(f).collect();
         Table::new(
             "Settings of this run",
@@ -246,4 +297,9 @@ impl RunOptions {
             ],
         )
     }
+}
+
+/// The last part of a path, since the rest belongs to one machine.
+fn last_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
 }

@@ -20,6 +20,7 @@ pub use crate::eval::refusal::{Refusal, RefusalPrompts, declines, likelihood_auc
 pub use crate::eval::summary::{Settings, Summary};
 pub use crate::eval::toxicity::{Classifier, ToxBlock, ToxicBert, ToxicityReport, ToxicityScorer, ToxicityScores};
 pub use crate::eval::winrate::{WinRate, read_helpfulness, read_preferences};
+pub use crate::export::{export_dpo, export_sft};
 pub use crate::fused::{Compute, Precision};
 pub use crate::gpu::{Memory, MemoryPlan, Storage};
 pub use crate::hub::{Hub, Repo};

@@ -24,6 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["sample"],
     &["kl"],
     &["train"],
+    &["export"],
     &["reward"],
     &["eval"],
     &["options"],

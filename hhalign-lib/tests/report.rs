@@ -316,6 +316,14 @@ fn data_from_the_hub_are_named_in_the_command() {
 }
 
 #[test]
+fn weights_to_begin_from_are_asked_for_and_not_called_a_preset() {
+    let folder = folder("weights", |json| json["settings"]["preset"] = "weights of gpt2; rm -r".into());
+    let page = report(&folder.0).unwrap();
+    has(&page, "./scripts/run --init WEIGHTS_FOLDER --seed 7");
+    assert!(!page.contains("--preset"));
+}
+
+#[test]
 fn what_a_run_did_not_write_is_left_out_and_what_it_did_is_shown() {
     let plain = folder("plain", |_| {});
     let page = report(&plain.0).unwrap();

@@ -144,6 +144,34 @@ impl Gpt {
         Self::from_parameters(self.config.clone(), self.parameters.clone(), true)
     }
 
+    /// A copy for shorter texts: position embeddings behind the first `block_size` are left out, and no logit of a text that
+    /// fits changes.
+    ///
+    /// # Errors
+    /// A block of zero, or longer than the one the weights were made for: nothing was learnt about places behind it.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::model::{Gpt, Preset};
+    /// let model = Gpt::new(Preset::Toy.config(300), 1)?;
+    /// assert_eq!(model.with_block_size(64)?.config.block_size, 64);
+    /// assert!(model.with_block_size(1024).is_err());
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn with_block_size(&self, block_size: usize) -> Result<Self> {
+        if block_size == 0 || block_size > self.config.block_size {
+            return Err(Error::new(
+                "weights can be cut to a shorter block only",
+                format!("{block_size}, the weights have {} positions", self.config.block_size),
+                format!("choose 1 to {}", self.config.block_size),
+            ));
+        }
+        let config = GptConfig { block_size, ..self.config.clone() };
+        let mut parameters = self.parameters.clone();
+        parameters.insert("transformer.wpe.weight".into(), self.wpe.narrow(0, 0, block_size)?);
+        Self::from_parameters(config, parameters, !self.is_frozen())
+    }
+
     /// Whether it is a frozen copy.
     pub fn is_frozen(&self) -> bool {
         self.vars.is_empty()

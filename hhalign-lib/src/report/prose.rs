@@ -34,7 +34,9 @@ pub(super) fn command(results: &Results) -> String {
     }
     let preset = results.settings.get("preset").and_then(|v| v.as_str()).map(str::to_lowercase);
     // The value comes from a file and goes into a command: only what a preset can be called.
-    if let Some(preset) = preset.filter(|p| p.chars().all(|c| c.is_ascii_alphanumeric())) {
+    if preset.as_deref().is_some_and(|p| p.starts_with("weights of ")) {
+        words.push("--init WEIGHTS_FOLDER".into());
+    } else if let Some(preset) = preset.filter(|p| p.chars().all(|c| c.is_ascii_alphanumeric())) {
         words.push(format!("--preset {preset}"));
     }
     words.push(format!("--seed {}", p.seed));
