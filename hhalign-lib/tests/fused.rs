@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::max_abs;
+use candle_core::Tensor;
 use common::passes::{config, ids, model, oracle, packed, sequences, slopes, super_short, worst};
+use common::{max_abs, numbers};
 use hhalign::fused::{Decoder, Guesses, Keep, Packed, Precision, Purpose, Workspace, with_weights};
 use hhalign::gradients::Gradients;
 use hhalign::model::Gpt;

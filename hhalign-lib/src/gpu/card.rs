@@ -1,5 +1,6 @@
 //! What the passes ask of a card: memory, kernels and matrix products. A CUDA device answers, or its emulation in tests.
 
+use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::Storage;
@@ -13,6 +14,18 @@ pub(super) enum Arg {
     Int(i32),
     Long(i64),
     Float(f32),
+}
+
+impl Arg {
+    /// Where it lies, as a launch wants to know.
+    pub(super) fn pointer(&mut self) -> *mut c_void {
+        match self {
+            Self::At(x) => std::ptr::from_mut(x).cast(),
+            Self::Int(x) => std::ptr::from_mut(x).cast(),
+            Self::Long(x) => std::ptr::from_mut(x).cast(),
+            Self::Float(x) => std::ptr::from_mut(x).cast(),
+        }
+    }
 }
 
 /// A kernel and how many threads run it.

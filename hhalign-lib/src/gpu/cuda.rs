@@ -2,6 +2,7 @@
 //! serves machines with and without a GPU.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,9 +27,8 @@ pub(super) struct Cuda {
 
 struct Blas {
     handle: blas_sys::cublasHandle_t,
-    tf32: bool,
     /// Room that products may use.
-    _workspace: sys::CUdeviceptr,
+    workspace: sys::CUdeviceptr,
 }
 
 struct Module {
@@ -112,7 +112,7 @@ impl Cuda {
             blas_sys::cublasSetWorkspace_v2(handle, workspace as *mut c_void, WORKSPACE)
                 .result()
                 .map_err(|e| failed("cuBLAS", e))?;
-            let blas = Mutex::new(Blas { handle, tf32: false, _workspace: workspace });
+            let blas = Mutex::new(Blas { handle, workspace });
             Ok(Self { device, context, stream, blas, modules: Mutex::default(), capability })
         }
     }
@@ -127,10 +127,10 @@ impl Cuda {
     /// A kernel, compiled for this card when the first of its kind is asked for.
     fn function(&self, storage: Storage, kernel: &'static str) -> Result<sys::CUfunction> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if !modules.contains_key(&storage) {
-            modules.insert(storage, Module::load(&compile(storage, self.capability)?)?);
-        }
-        let module = modules.get_mut(&storage).expect("just put there");
+        let module = match modules.entry(storage) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(Module::load(&compile(storage, self.capability)?)?),
+        };
         if let Some(function) = module.functions.get(kernel) {
             return Ok(*function);
         }
@@ -267,15 +267,7 @@ impl Card for Cuda {
             )?;
         }
         let mut args = launch.args.to_vec();
-        let mut pointers: Vec<*mut c_void> = args
-            .iter_mut()
-            .map(|arg| match arg {
-                Arg::At(x) => std::ptr::from_mut(x).cast(),
-                Arg::Int(x) => std::ptr::from_mut(x).cast(),
-                Arg::Long(x) => std::ptr::from_mut(x).cast(),
-                Arg::Float(x) => std::ptr::from_mut(x).cast(),
-            })
-            .collect();
+        let mut pointers: Vec<*mut c_void> = args.iter_mut().map(Arg::pointer).collect();
         let [x, y] = launch.grid.map(|n| n as u32);
         let block = (launch.block, 1, 1);
         unsafe { driver::launch_kernel(function, (x, y, 1), block, launch.shared as u32, self.stream, &mut pointers) }
@@ -288,10 +280,7 @@ impl Card for Cuda {
         use cublas::sys::{
             cublasComputeType_t as Compute, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t as Kind,
         };
-        let mut blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
-        if blas.tf32 != numbers.tf32 {
-            blas.tf32 = numbers.tf32;
-        }
+        let blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = match numbers.storage {
             Storage::F32 => Kind::CUDA_R_32F,
             Storage::Bf16 => Kind::CUDA_R_16BF,
@@ -353,7 +342,7 @@ impl Drop for Cuda {
         unsafe {
             let blas = self.blas.get_mut().unwrap_or_else(PoisonError::into_inner);
             let _ = blas::destroy_handle(blas.handle);
-            let _ = driver::free_sync(blas._workspace);
+            let _ = driver::free_sync(blas.workspace);
             for module in self.modules.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
                 let _ = driver::module::unload(module.module);
             }

@@ -3,6 +3,7 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::fs;
 use std::process::Command;
@@ -152,22 +153,15 @@ impl Card for Emulated {
     fn launch(&self, storage: Storage, launch: &Launch<'_>) -> Result<()> {
         type Start = unsafe extern "C" fn(*mut *mut c_void, u32, u32, u32, u32);
         let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
-        if !libraries.contains_key(&storage) {
-            libraries.insert(storage, Self::build(storage)?);
-        }
+        let library = match libraries.entry(storage) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(Self::build(storage)?),
+        };
         let mut args = launch.args.to_vec();
-        let mut pointers: Vec<*mut c_void> = args
-            .iter_mut()
-            .map(|arg| match arg {
-                Arg::At(x) => std::ptr::from_mut(x).cast(),
-                Arg::Int(x) => std::ptr::from_mut(x).cast(),
-                Arg::Long(x) => std::ptr::from_mut(x).cast(),
-                Arg::Float(x) => std::ptr::from_mut(x).cast(),
-            })
-            .collect();
+        let mut pointers: Vec<*mut c_void> = args.iter_mut().map(Arg::pointer).collect();
         let [x, y] = launch.grid.map(|n| n as u32);
         unsafe {
-            let start: libloading::Symbol<'_, Start> = libraries[&storage]
+            let start: libloading::Symbol<'_, Start> = library
                 .get(format!("launch_{}", launch.kernel).as_bytes())
                 .map_err(|e| Error::new("no such kernel", e.to_string(), "this is a bug: please report it"))?;
             start(pointers.as_mut_ptr(), x, y, launch.block, launch.shared as u32);

@@ -3,6 +3,7 @@
 pub mod annotation;
 pub mod beta;
 pub mod evaluation;
+pub mod gpu;
 pub mod losses;
 pub mod pitfalls;
 pub mod studies;
