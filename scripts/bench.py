@@ -55,7 +55,15 @@ def works(pairs: Path | None, weights: str) -> dict[str, list[Work]]:
         Work("gen_tok_s", "greedy generation, batch 8, 128 new tokens", f"generate {weights} {MIDDLE} 8 128", "tok_s",
              f"generate.py {weights} {MIDDLE} 8 128"),
     ]
-    return {"train": train, "dpo": dpo, "generate": generate}
+    # On a GPU: both sides find it by themselves.
+    large = "12 12 768 50257 32 512 20"
+    gpu = [
+        Work("gpu_sft_tok_s", "SFT fastest, L12 D768 V50257 B32 T512, on a GPU", f"sft {large} auto micro 32", "tok_s",
+             f"torch_gpt.py sft {large} bf16 compile"),
+        Work("gpu_peak_mb", "peak GPU memory of that step, MB", f"sft {large} auto micro 32", "peak_mb",
+             f"torch_gpt.py sft {large} bf16 compile"),
+    ]
+    return {"train": train, "dpo": dpo, "generate": generate, "gpu": gpu}
 
 
 def run(command: list[str], **environment: str) -> dict:
@@ -110,13 +118,13 @@ def kernel() -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./scripts/bench", description="Times our work, and a peer's in turn with it.")
-    parser.add_argument("what", nargs="*", help="train, dpo, generate, kernel (the default), scaling, ceiling")
+    parser.add_argument("what", nargs="*", help="train, dpo, generate, kernel (the default), scaling, ceiling, gpu")
     parser.add_argument("--peer", help="a Python with torch, transformers and trl")
     parser.add_argument("--pairs", type=Path, help="a file of real HH pairs, for DPO's pairs per second")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     args = parser.parse_args()
-    known = ["train", "dpo", "generate", "kernel", "scaling", "ceiling"]
+    known = ["train", "dpo", "generate", "kernel", "scaling", "ceiling", "gpu"]
     if wrong := [w for w in args.what if w not in known]:
         parser.error(f"no such work: {wrong[0]} (choose from {', '.join(known)})")
     if args.pairs and not args.pairs.is_file():

@@ -104,7 +104,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn peak(history: &History) -> Value {
-    history.series("peak_memory_mb").last().map_or(Value::Null, |p| json!(p.1))
+    // A GPU's where one was used.
+    let gpu = history.series("gpu_memory_mb");
+    gpu.last().or(history.series("peak_memory_mb").last()).map_or(Value::Null, |p| json!(p.1))
 }
 
 /// Random ids: a prompt, and replies that end where the length is reached.
@@ -126,6 +128,7 @@ fn sft(shape: &Shape, compute: &Compute, micro: Option<usize>) -> Result<Value> 
     Ok(json!({
         "work": "sft", "precision": compute.name()?, "tok_s": (shape.batch * shape.length) as f64 / seconds,
         "step_ms": seconds * 1e3, "peak_mb": peak(&run.history), "loss": run.history.series("loss").last().map(|p| p.1),
+        "device": compute.device.describe(),
     }))
 }
 

@@ -108,6 +108,21 @@ fn sixteen_bits_stay_near_f32() {
 }
 
 #[test]
+fn without_a_driver_the_message_says_what_is_missing() {
+    match Device::Cuda(0).gpu() {
+        Ok(_) => println!("skipped: a message where no driver is: this machine has a GPU"),
+        Err(error) => {
+            assert!(error.what().contains("GPU") && !error.got().is_empty() && !error.fix().is_empty(), "{error}");
+            assert!(Device::Cpu.describe().starts_with("CPU"));
+            if std::env::var("HHALIGN_DEVICE").is_err() {
+                assert!(Device::Auto.gpu().unwrap().is_none() && Device::Auto.describe().starts_with("CPU"));
+            }
+        }
+    }
+    assert!(Device::from_name("cuda:x").is_err() && Device::from_name("gpu").is_err());
+}
+
+#[test]
 fn known_slopes_give_the_same_gradients() {
     let gpu = Gpu::emulated(512);
     let (model, packed) = (model(config(2, 2, 32, 64)), packed(&sequences(64), true));

@@ -1,6 +1,8 @@
 """PyTorch's time for one optimiser step of SFT or DPO on a GPT of given sizes; prints one line of JSON.
 
-usage: torch_gpt.py sft|dpo LAYERS HEADS WIDTH VOCABULARY BATCH LENGTH STEPS [compile] [bf16]
+usage: torch_gpt.py sft|dpo LAYERS HEADS WIDTH VOCABULARY BATCH LENGTH STEPS [compile] [bf16] [cpu]
+
+On a GPU where PyTorch finds one, unless `cpu` is given; the peak memory is then the GPU's.
 """
 import json
 import resource
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 
 mode, (n_layer, n_head, width, vocabulary, batch, length, steps) = sys.argv[1], map(int, sys.argv[2:9])
 compiled, bf16 = "compile" in sys.argv[9:], "bf16" in sys.argv[9:]
+device = "cuda" if torch.cuda.is_available() and "cpu" not in sys.argv[9:] else "cpu"
 torch.manual_seed(0)
 
 
@@ -41,17 +44,17 @@ class Gpt(nn.Module):
                 nn.init.normal_(parameter, 0, 0.02)
 
     def forward(self, ids):
-        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1]))
+        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device))
         for block in self.h:
             x = block(x)
         return self.ln_f(x) @ self.wte.weight.T
 
 
-policy = Gpt()
-optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
+policy = Gpt().to(device)
+optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=device == "cuda")
 reference = None
 if mode == "dpo":
-    reference = Gpt()
+    reference = Gpt().to(device)
     reference.load_state_dict(policy.state_dict())
     reference.requires_grad_(False)
 if compiled:
@@ -74,7 +77,7 @@ def loss_of(ids):
 
 
 def step(ids):
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast(device, torch.bfloat16, enabled=bf16):
         loss = loss_of(ids)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -85,12 +88,13 @@ def step(ids):
 
 seconds = []
 for _ in range(steps + 2):
-    ids = torch.randint(0, vocabulary, (batch, length + 1))
+    ids = torch.randint(0, vocabulary, (batch, length + 1)).to(device)
     start = time.perf_counter()
-    loss = step(ids)
+    loss = step(ids)  # .item() in it waits for the GPU
     seconds.append(time.perf_counter() - start)
 median = sorted(seconds[2:])[steps // 2]
 print(json.dumps({
     "torch": torch.__version__, "tok_s": batch * length / median, "step_ms": median * 1e3, "loss": loss,
-    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "threads": torch.get_num_threads(),
+    "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "device": torch.cuda.get_device_name() if device == "cuda" else device, "threads": torch.get_num_threads(),
 }))

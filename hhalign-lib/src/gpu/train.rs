@@ -77,6 +77,11 @@ impl Trainer {
         self.pass.backward(&self.weights, slopes, self.scale, &self.sums)
     }
 
+    /// Bytes of the card's memory that are taken.
+    pub(crate) fn memory_taken(&self) -> Result<usize> {
+        self.weights.card.memory().map(|(free, all)| all - free)
+    }
+
     /// The global norm of the step's gradients.
     pub(crate) fn norm(&self) -> Result<f64> {
         let w = &self.weights;

@@ -65,6 +65,14 @@ impl Engine {
         }
     }
 
+    /// Memory of the GPU that is taken, by whomever, in MB.
+    pub(super) fn gpu_memory_mb(&self) -> Result<Option<f64>> {
+        match self {
+            Self::Cpu { .. } => Ok(None),
+            Self::Gpu(trainer) => trainer.memory_taken().map(|bytes| Some((bytes >> 20) as f64)),
+        }
+    }
+
     /// Whether the model on this processor is behind.
     pub(super) fn lags(&self) -> bool {
         matches!(self, Self::Gpu(_))

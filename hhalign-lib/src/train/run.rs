@@ -269,6 +269,9 @@ pub(super) fn follow(
             if let Some(megabytes) = peak_memory_mb() {
                 metrics.add("peak_memory_mb", megabytes, 1.0);
             }
+            if let Some(megabytes) = engine.gpu_memory_mb()? {
+                metrics.add("gpu_memory_mb", megabytes, 1.0);
+            }
             state.history.log(state.step, metrics.means(""));
         }
     }

@@ -29,12 +29,28 @@ DEVICE float dot(const float* a, const float* b, int d) {
     return sum;
 }
 
+// The next tile of the keys and values that a query block sees; returns how many there are. All threads have read the last.
+DEVICE int load_keys(float* k, float* v, const S* qkv, const float* bias, int* rows, const int* block, int first, int keys,
+                     int head, int heads, int d) {
+    int own = block[2], prefix = block[3], shown = block[4], n = keys - first < ROWS ? keys - first : ROWS;
+    __syncthreads();
+    if (threadIdx.x < ROWS) {
+        int key = first + threadIdx.x;
+        rows[threadIdx.x] = key < shown ? prefix + key : own + key - shown;
+    }
+    __syncthreads();
+    load_rows(k, qkv, bias, 3, 1, rows, n, head, heads, d);
+    load_rows(v, qkv, bias, 3, 2, rows, n, head, heads, d);
+    __syncthreads();
+    return n;
+}
+
 // out (R, C), lse (R, H). A warp has eight queries; a lane is one key of the tile, or some columns of the output.
 KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const int* blocks, int heads, int d, float scale) {
     DYNAMIC_SHARED(float, shared);
     __shared__ int rows[ROWS];
     const int* block = blocks + 5 * blockIdx.x;
-    int begin = block[0], end = block[1], own = block[2], prefix = block[3], shown = block[4], head = blockIdx.y;
+    int begin = block[0], end = block[1], keys = block[4] + end - block[2], head = blockIdx.y;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c = heads * d;
     float *q = shared, *k = q + ROWS * (d + 1), *v = k + ROWS * (d + 1);
     if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;
@@ -46,18 +62,8 @@ KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const
         total[i] = 0.0f;
         for (int j = 0; j < COLUMNS; j++) sum[i][j] = 0.0f;
     }
-    int keys = shown + end - own;
     for (int first = 0; first < keys; first += ROWS) {
-        __syncthreads();
-        if (threadIdx.x < ROWS) {
-            int key = first + threadIdx.x;
-            rows[threadIdx.x] = key < shown ? prefix + key : own + key - shown;
-        }
-        __syncthreads();
-        int n = keys - first < ROWS ? keys - first : ROWS;
-        load_rows(k, qkv, bias, 3, 1, rows, n, head, heads, d);
-        load_rows(v, qkv, bias, 3, 2, rows, n, head, heads, d);
-        __syncthreads();
+        int n = load_keys(k, v, qkv, bias, rows, block, first, keys, head, heads, d);
         for (int i = 0; i < 8; i++) {
             int query = warp * 8 + i;
             bool seen = lane < n && begin + query < end && rows[lane] <= begin + query;
@@ -99,7 +105,7 @@ KERNEL void attention_queries(S* d_qkv, const S* d_out, const float* delta, cons
     DYNAMIC_SHARED(float, shared);
     __shared__ int rows[ROWS];
     const int* block = blocks + 5 * blockIdx.x;
-    int begin = block[0], end = block[1], own = block[2], prefix = block[3], shown = block[4], head = blockIdx.y;
+    int begin = block[0], end = block[1], keys = block[4] + end - block[2], head = blockIdx.y;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c = heads * d, stride = d + 1;
     float *q = shared, *g = q + ROWS * stride, *k = g + ROWS * stride, *v = k + ROWS * stride;
     if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;
@@ -109,18 +115,8 @@ KERNEL void attention_queries(S* d_qkv, const S* d_out, const float* delta, cons
     float sum[8][COLUMNS];
     for (int i = 0; i < 8; i++)
         for (int j = 0; j < COLUMNS; j++) sum[i][j] = 0.0f;
-    int keys = shown + end - own;
     for (int first = 0; first < keys; first += ROWS) {
-        __syncthreads();
-        if (threadIdx.x < ROWS) {
-            int key = first + threadIdx.x;
-            rows[threadIdx.x] = key < shown ? prefix + key : own + key - shown;
-        }
-        __syncthreads();
-        int n = keys - first < ROWS ? keys - first : ROWS;
-        load_rows(k, qkv, bias, 3, 1, rows, n, head, heads, d);
-        load_rows(v, qkv, bias, 3, 2, rows, n, head, heads, d);
-        __syncthreads();
+        int n = load_keys(k, v, qkv, bias, rows, block, first, keys, head, heads, d);
         for (int i = 0; i < 8; i++) {
             int query = warp * 8 + i, row = begin + query;
             float ds = 0.0f;

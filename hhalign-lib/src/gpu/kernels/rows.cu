@@ -208,31 +208,30 @@ KERNEL void gather_stream(float* out, const float* from, const int* rows, int n,
         store4(out + i * 4, load4(from + (long)rows[i / quads] * c + i % quads * 4));
 }
 
-// Row r of out is the sum of the rows of `from` that `order` lists from starts[r] to starts[r + 1]; nothing gives zeros.
+// Four columns of the sum of the rows of `from` that `order` lists from starts[group] to starts[group + 1]; none give zeros.
+template <typename T>
+DEVICE Float4 group_sum(const T* from, const int* starts, const int* order, long group, long at, int c) {
+    Float4 sum = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    for (int k = starts[group]; k < starts[group + 1]; k++) {
+        Float4 v = load4(from + (long)order[k] * c + at);
+        for (int j = 0; j < 4; j++) sum.x[j] += v.x[j];
+    }
+    return sum;
+}
+
+// Row r of out is the sum of group r; stored, where it is given, is the same as products read it.
 KERNEL void spread_stream(float* out, S* stored, const float* from, const int* starts, const int* order, int n, int c) {
     int quads = c / 4;
     for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < (long)n * quads; i += (long)gridDim.x * blockDim.x) {
-        long row = i / quads, at = i % quads * 4;
-        Float4 sum = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        for (int k = starts[row]; k < starts[row + 1]; k++) {
-            Float4 v = load4(from + (long)order[k] * c + at);
-            for (int j = 0; j < 4; j++) sum.x[j] += v.x[j];
-        }
+        Float4 sum = group_sum(from, starts, order, i / quads, i % quads * 4, c);
         store4(out + i * 4, sum);
         if (stored) store4(stored + i * 4, sum);
     }
 }
 KERNEL void spread_stored(S* out, const S* from, const int* starts, const int* order, int n, int c) {
     int quads = c / 4;
-    for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < (long)n * quads; i += (long)gridDim.x * blockDim.x) {
-        long row = i / quads, at = i % quads * 4;
-        Float4 sum = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        for (int k = starts[row]; k < starts[row + 1]; k++) {
-            Float4 v = load4(from + (long)order[k] * c + at);
-            for (int j = 0; j < 4; j++) sum.x[j] += v.x[j];
-        }
-        store4(out + i * 4, sum);
-    }
+    for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < (long)n * quads; i += (long)gridDim.x * blockDim.x)
+        store4(out + i * 4, group_sum(from, starts, order, i / quads, i % quads * 4, c));
 }
 
 // The gradient of an embedding: out[keys[i]] += the rows of d_stream that `order` lists from starts[i] to starts[i + 1].
@@ -240,11 +239,8 @@ KERNEL void embed_backward(float* out, const float* d_stream, const int* keys, c
     int key = blockIdx.x;
     for (int at = threadIdx.x * 4; at < c; at += blockDim.x * 4) {
         float* to = out + (long)keys[key] * c + at;
-        Float4 sum = load4(to);
-        for (int k = starts[key]; k < starts[key + 1]; k++) {
-            Float4 v = load4(d_stream + (long)order[k] * c + at);
-            for (int j = 0; j < 4; j++) sum.x[j] += v.x[j];
-        }
+        Float4 before = load4(to), sum = group_sum(d_stream, starts, order, key, at, c);
+        for (int j = 0; j < 4; j++) sum.x[j] += before.x[j];
         store4(to, sum);
     }
 }
