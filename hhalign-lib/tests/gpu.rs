@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::max_abs;
 use common::passes::{config, ids, model, oracle, packed, sequences, slopes, super_short, worst};
+use common::{emulated, max_abs};
 use hhalign::device::Device;
 use hhalign::fused::{Compute, Guesses, Keep, Packed, Precision};
 use hhalign::gpu::{Gpu, GpuDecoder, GpuPass, Memory, Storage};
@@ -13,7 +13,7 @@ use hhalign::model::Gpt;
 
 /// The cards to test: the emulated one, and a real one where there is one.
 fn cards() -> Vec<Gpu> {
-    let mut cards = vec![Gpu::emulated(1024)];
+    let mut cards: Vec<Gpu> = emulated(1024).into_iter().collect();
     if std::env::var("HHALIGN_DEVICE").is_ok_and(|name| name.starts_with("cuda")) {
         cards.push(Device::Auto.gpu().unwrap().unwrap());
     }
@@ -124,7 +124,7 @@ fn without_a_driver_the_message_says_what_is_missing() {
 
 #[test]
 fn known_slopes_give_the_same_gradients() {
-    let gpu = Gpu::emulated(512);
+    let Some(gpu) = emulated(512) else { return };
     let (model, packed) = (model(config(2, 2, 32, 64)), packed(&sequences(64), true));
     let slopes = slopes(packed.n_targets());
     let (_, _, twice) = on_card(&gpu, &model, &packed, Keep::Activations, Precision::F32);
@@ -186,7 +186,7 @@ fn memory_is_what_the_plan_said() {
     let (model, packed) = (model(config.clone()), packed(&sequences(300), true));
     for (precision, storage) in [(Precision::F32, Storage::F32), (Precision::Bf16, Storage::Bf16)] {
         for keep in [Keep::Activations, Keep::BlockInputs] {
-            let gpu = Gpu::emulated(1024);
+            let Some(gpu) = emulated(1024) else { return };
             let mut pass = GpuPass::new(&gpu, &model, &compute(precision)).unwrap();
             let mut gradients = pass.zeros().unwrap();
             let n = pass.forward(&packed, keep, None).unwrap().len();
@@ -202,7 +202,7 @@ fn memory_is_what_the_plan_said() {
 
 #[test]
 fn full_memory_is_an_error_that_says_what_to_lower() {
-    let gpu = Gpu::emulated(3);
+    let Some(gpu) = emulated(3) else { return };
     let (model, sequences) = (model(config(2, 2, 64, 300)), sequences(300));
     let mut pass = GpuPass::new(&gpu, &model, &Compute::default()).unwrap();
     let small = super_short();

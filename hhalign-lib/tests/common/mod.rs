@@ -197,3 +197,13 @@ pub fn test_data(test: &str) -> Option<PathBuf> {
     }
     folder
 }
+
+/// An emulated GPU, where there is a C++ compiler to build it with; another machine says that it skips the test.
+pub fn emulated(megabytes: usize) -> Option<hhalign::gpu::Gpu> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    if std::process::Command::new(&compiler).arg("--version").output().is_err() {
+        println!("skipped: an emulated GPU needs a C++ compiler, and {compiler} does not start");
+        return None;
+    }
+    Some(hhalign::gpu::Gpu::emulated(megabytes))
+}
