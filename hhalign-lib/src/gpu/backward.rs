@@ -1,7 +1,8 @@
 //! The way back through the model.
 
+use super::attention::Attention;
 use super::calls::{at, each, int, kernel, linear_back, product};
-use super::card::{Arg, Operand};
+use super::card::Operand;
 use super::lists::{Groups, List, Lists};
 use super::pass::{Attend, LAST_NORM, Pass, Pending, SUM_ROWS, Sums, no_forward};
 use super::weights::{Part, Weights, Which};
@@ -102,18 +103,9 @@ impl Pass {
             self.d_stream.swap(0, 1);
             d_stream = spread;
         }
-        let (d, delta) = (c / h, self.delta.sized(card, r * h * 4)?);
-        let d_qkv = d_wide;
-        let delta_args = [at(delta), at(d_y), at(y), int(r), int(h), int(d)];
-        kernel(w, "attention_delta", [(r * h).div_ceil(4), 1], 128, 0, &delta_args)?;
-        let (bias, scale) = (at(w.value(of(Part::QkvBias))), Arg::Float(1.0 / (d as f32).sqrt()));
-        let shared = 4 * 32 * (d + 1) * 4;
-        for (name, blocks, width) in
-            [("attention_queries", lists.query_blocks, 5), ("attention_keys", lists.key_blocks, 3)]
-        {
-            let args = [at(d_qkv), at(d_y), at(delta), at(lse), at(qkv), bias, list(blocks), int(h), int(d), scale];
-            kernel(w, name, [blocks.len / width, h], 128, shared, &args)?;
-        }
+        let (d_qkv, delta) = (d_wide, self.delta.sized(card, r * h * 4)?);
+        let (queries, keys) = (lists.queries(numbers), lists.keys(numbers));
+        Attention::of(w, layer).backward(d_qkv, [d_y, y, delta, lse, qkv], r, queries, keys)?;
         let x = self.stream[layer].at();
         let norm_1 = [of(Part::Norm1Weight), of(Part::Norm1Bias)];
         Self::norm_again(w, norm_1, (normal, x, moments_1), r)?;

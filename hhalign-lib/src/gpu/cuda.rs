@@ -164,7 +164,7 @@ pub(super) fn compile(storage: Storage, capability: (i32, i32)) -> Result<Vec<u8
         format!("-DSTORAGE={}", storage.number()),
         "--std=c++17".to_string(),
     ];
-    let text = CString::new(kernels::source()).expect("the kernels hold no zero");
+    let text = CString::new(kernels::source(storage)).expect("the kernels hold no zero");
     let broken = |e: nvrtc::result::NvrtcError| failed("NVRTC", e);
     let program = nvrtc::result::create_program(&text, None).map_err(broken)?;
     // SAFETY: the program was just made, is used here only, and each buffer is as long as NVRTC said.

@@ -44,7 +44,7 @@ impl Emulated {
     }
 
     fn build(storage: Storage) -> Result<Library> {
-        let source = kernels::emulated_source();
+        let source = kernels::emulated_source(storage);
         let name = format!("hhalign-card-{}-{}", sha256_hex([source.as_bytes()], 16), storage.number());
         let folder = std::env::temp_dir();
         let library = folder.join(format!("lib{name}.so"));

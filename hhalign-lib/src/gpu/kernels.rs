@@ -1,5 +1,7 @@
 //! The text of the kernels. They are compiled where they run.
 
+use super::Storage;
+
 const COMMON: &str = include_str!("kernels/common.cu");
 const FILES: [&str; 5] = [
     include_str!("kernels/rows.cu"),
@@ -8,16 +10,19 @@ const FILES: [&str; 5] = [
     include_str!("kernels/optim.cu"),
     include_str!("kernels/decode.cu"),
 ];
+/// What tensor cores do; these multiply numbers of 16 bits.
+const TENSOR: [&str; 2] = [include_str!("kernels/tensor.cu"), include_str!("kernels/attention_tensor.cu")];
 const EMULATED: &str = include_str!("kernels/emulated.h");
 
-/// All kernels as CUDA text.
-pub(super) fn source() -> String {
-    std::iter::once(COMMON).chain(FILES).collect::<Vec<_>>().join("\n")
+/// All kernels for a way of storing numbers, as CUDA text.
+pub(super) fn source(storage: Storage) -> String {
+    let tensor = if storage == Storage::F32 { &[][..] } else { &TENSOR };
+    std::iter::once(COMMON).chain(FILES).chain(tensor.iter().copied()).collect::<Vec<_>>().join("\n")
 }
 
 /// The same as C++ for a processor, with a function `launch_NAME` for each kernel.
-pub(super) fn emulated_source() -> String {
-    let source = source();
+pub(super) fn emulated_source(storage: Storage) -> String {
+    let source = source(storage);
     let names = source.lines().filter_map(|line| line.strip_prefix("KERNEL void ")?.split('(').next());
     let starts = names.map(|name| {
         format!(

@@ -1,9 +1,7 @@
 //! The whole numbers that kernels read: ids, rows, blocks of queries and keys. One pack becomes one copy to the card.
 
+use super::attention::{Blocks, TILE};
 use crate::fused::Packed;
-
-/// Rows of one tile of attention, as in `kernels/attention.cu`.
-const TILE: usize = 32;
 
 /// Where a list lies in the copy, and how long it is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,6 +84,16 @@ impl Lists {
     /// Rows that go on behind the last attention.
     pub(super) fn n_needed(&self) -> usize {
         if self.needed.len == 0 { self.n_rows } else { self.needed.len }
+    }
+
+    /// Blocks of queries, for lists that lie at this address.
+    pub(super) fn queries(&self, numbers: u64) -> Blocks {
+        Blocks { at: numbers + 4 * self.query_blocks.offset as u64, n: self.query_blocks.len / 5 }
+    }
+
+    /// Blocks of keys, likewise.
+    pub(super) fn keys(&self, numbers: u64) -> Blocks {
+        Blocks { at: numbers + 4 * self.key_blocks.offset as u64, n: self.key_blocks.len / 3 }
     }
 
     fn add(&mut self, values: impl Iterator<Item = i32>) -> List {

@@ -7,6 +7,7 @@
 //! Log-probabilities come back to the processor, where the loss is the function of the lesson, as on the fast path.
 //! `tests/gpu.rs` holds every pass to [`crate::fused`], on an emulated card where no GPU is.
 
+mod attention;
 mod backward;
 mod calls;
 mod card;

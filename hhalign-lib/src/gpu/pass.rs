@@ -3,6 +3,7 @@
 //! Biases are added where the next kernel reads a product's result, and the residual sum together with the layer norm that
 //! follows it, so that the activations travel through the card's memory as seldom as possible.
 
+use super::attention::Attention;
 use super::calls::{at, each, int, kernel, linear, product};
 use super::card::{Arg, Buffer, Operand, Room, download};
 use super::lists::{List, Lists};
@@ -199,9 +200,7 @@ impl Pass {
                 kernel(w, "attend", [r, h], 128, shared, &args)?;
             }
             _ => {
-                let args = [at(y), at(lse), at(qkv), bias, list(lists.query_blocks), int(h), int(d), scale];
-                let grid = [lists.query_blocks.len / 5, h];
-                kernel(w, "attention", grid, 128, 3 * 32 * (d + 1) * 4, &args)?;
+                Attention::of(w, layer).forward([y, lse, qkv], lists.queries(numbers))?;
             }
         }
         // Behind the last attention only some rows go on.

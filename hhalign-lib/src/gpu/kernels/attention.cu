@@ -1,10 +1,11 @@
-// Causal attention over packed rows, for every width of a head and every way of storing. Scores exist for a tile at a time
-// and their log-sum-exp is kept, as in FlashAttention (arXiv 2205.14135).
+// Causal attention over packed rows, for every width of a head and every way of storing; attention_tensor.cu is the quick
+// one. Scores exist for a tile at a time and their log-sum-exp is kept, as in FlashAttention (arXiv 2205.14135).
 //
 // qkv (R, 3C) without its bias, which is added on loading. A query block is described by five numbers: its first and last
 // row (exclusive), the first row of its own span, the first row of the prefix it sees and the prefix's length. Keys are
 // counted from the prefix on. A key block has its first and last row and the last row of any query that may see it: a query
-// never stands before a key that it sees, and between the two blocks' rows no other sequence begins.
+// never stands before a key that it sees, and between the two blocks' rows no other sequence begins. The lists' blocks have
+// up to 64 rows; here each is two blocks of ROWS.
 
 #define ROWS 32
 // Columns of a head that one lane of a warp holds, at most: heads of up to 128.
@@ -49,8 +50,10 @@ DEVICE int load_keys(float* k, float* v, const S* qkv, const float* bias, int* r
 KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const int* blocks, int heads, int d, float scale) {
     DYNAMIC_SHARED(float, shared);
     __shared__ int rows[ROWS];
-    const int* block = blocks + 5 * blockIdx.x;
-    int begin = block[0], end = block[1], keys = block[4] + end - block[2], head = blockIdx.y;
+    const int* block = blocks + 5 * (blockIdx.x / 2);
+    int begin = block[0] + blockIdx.x % 2 * ROWS, end = block[1] < begin + ROWS ? block[1] : begin + ROWS;
+    if (begin >= end) return;
+    int keys = block[4] + end - block[2], head = blockIdx.y;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c = heads * d;
     float *q = shared, *k = q + ROWS * (d + 1), *v = k + ROWS * (d + 1);
     if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;
@@ -89,12 +92,15 @@ KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const
     }
 }
 
-// delta (R, H) = Σ d_out out over each head: a warp for each.
-KERNEL void attention_delta(float* delta, const S* d_out, const S* out, int rows, int heads, int d) {
+// delta (R, H) = Σ d_out (out - bias) over each head: a warp for each; the bias (C) may be none.
+KERNEL void attention_delta(float* delta, const S* d_out, const S* out, const float* bias, int rows, int heads, int d) {
     int pair = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (pair >= rows * heads) return;
     float sum = 0.0f;
-    for (int i = lane; i < d; i += 32) sum += up(d_out[(long)pair * d + i]) * up(out[(long)pair * d + i]);
+    for (int i = lane; i < d; i += 32) {
+        float minus = bias ? bias[pair % heads * d + i] : 0.0f;
+        sum += up(d_out[(long)pair * d + i]) * (up(out[(long)pair * d + i]) - minus);
+    }
     sum = warp_sum(sum);
     if (lane == 0) delta[pair] = sum;
 }
@@ -104,8 +110,10 @@ KERNEL void attention_queries(S* d_qkv, const S* d_out, const float* delta, cons
                               const int* blocks, int heads, int d, float scale) {
     DYNAMIC_SHARED(float, shared);
     __shared__ int rows[ROWS];
-    const int* block = blocks + 5 * blockIdx.x;
-    int begin = block[0], end = block[1], keys = block[4] + end - block[2], head = blockIdx.y;
+    const int* block = blocks + 5 * (blockIdx.x / 2);
+    int begin = block[0] + blockIdx.x % 2 * ROWS, end = block[1] < begin + ROWS ? block[1] : begin + ROWS;
+    if (begin >= end) return;
+    int keys = block[4] + end - block[2], head = blockIdx.y;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c = heads * d, stride = d + 1;
     float *q = shared, *g = q + ROWS * stride, *k = g + ROWS * stride, *v = k + ROWS * stride;
     if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;
@@ -144,8 +152,10 @@ KERNEL void attention_keys(S* d_qkv, const S* d_out, const float* delta, const f
                            const int* blocks, int heads, int d, float scale) {
     DYNAMIC_SHARED(float, shared);
     __shared__ int rows[ROWS];
-    const int* block = blocks + 3 * blockIdx.x;
-    int begin = block[0], end = block[1], until = block[2], head = blockIdx.y;
+    const int* block = blocks + 3 * (blockIdx.x / 2);
+    int begin = block[0] + blockIdx.x % 2 * ROWS, end = block[1] < begin + ROWS ? block[1] : begin + ROWS;
+    if (begin >= end) return;
+    int until = block[2], head = blockIdx.y;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, c = heads * d, stride = d + 1;
     float *k = shared, *v = k + ROWS * stride, *q = v + ROWS * stride, *g = q + ROWS * stride;
     if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;

@@ -10,9 +10,8 @@
 #ifndef EMULATED
 #define KERNEL extern "C" __global__
 #define DEVICE __device__ __forceinline__
-#define DYNAMIC_SHARED(type, name)                                   \
-    extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
-    type* name = (type*)dynamic_shared
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+#define DYNAMIC_SHARED(type, name) type* name = (type*)dynamic_shared
 #endif
 
 // S: how activations and the copies of weights that products read are stored.

@@ -1,0 +1,209 @@
+// The attention of attention.cu on tensor cores, for numbers stored in 16 bits and heads whose width is a multiple of 8, in
+// tiles as FlashAttention-2 has them (arXiv 2307.08691). Nothing is added up by atomics: the way back goes once over blocks of
+// queries and once over blocks of keys, and gives the same bits each time.
+//
+// Biases: that of the queries is added once, in place, by the forward pass. That of the keys moves all scores of a query by
+// the same amount, which the softmax does not see: it is left out. That of the values is added to the outputs, and
+// attention_delta takes its part away again.
+
+#define LOG2_E 1.44269504f
+// A score that is not seen, and the log-sum-exp of a query that is not there.
+#define NONE 3.4e38f
+
+#define FORWARD_PARAMETERS S *out, float *lse, S *qkv, const float *bias, const int *blocks, int heads, int d, float scale
+#define FORWARD_ARGUMENTS out, lse, qkv, bias, blocks, heads, d, scale
+
+// A block has TILE_ROWS queries, a warp 16 of them.
+template <int D>
+DEVICE void forward_tiles(FORWARD_PARAMETERS) {
+    DYNAMIC_SHARED(S, shared);
+    S *k = shared, *v = k + TILE_ROWS * (D + 8);
+    const int* block = blocks + 5 * blockIdx.x;
+    int begin = block[0], end = block[1], own = block[2], prefix = block[3], shown = block[4], head = blockIdx.y;
+    int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
+    int c = heads * d, keys = shown + end - own;
+    long stride = 3L * c;
+    qkv += head * d;
+    bias += head * d;
+    for (int i = threadIdx.x; i < TILE_ROWS * (D / 8); i += blockDim.x) {
+        int row = i / (D / 8), column = i % (D / 8) * 8;
+        Stored8 x = {};
+        if (row < end - begin && column < d) {
+            Stored8* at = (Stored8*)(qkv + (begin + row) * stride + column);
+            x = *at;
+            for (int j = 0; j < 8; j++) x.x[j] = down(up(x.x[j]) + bias[column + j]);
+            *at = x;
+        }
+        *(Stored8*)(k + row * (D + 8) + column) = x;
+    }
+    __syncthreads();
+    unsigned q[D / 16][4];
+    load_fragments<D>(q, k + 16 * warp * (D + 8));
+    float sum[D / 8][4] = {}, most[2] = {-NONE, -NONE}, total[2] = {0.0f, 0.0f};
+    // The last key that the lane's first query sees; its second query, eight rows on, sees eight more.
+    int last = shown + begin - own + 16 * warp + group;
+    for (int first = 0; first < keys; first += TILE_ROWS) {
+        __syncthreads();
+        load_tile<D>(k, qkv + c, stride, d, keys - first, prefix + first, shown - first, own - shown + first);
+        load_tile<D>(v, qkv + 2 * c, stride, d, keys - first, prefix + first, shown - first, own - shown + first);
+        __syncthreads();
+        float s[TILE_ROWS / 8][4] = {};
+        times_rows<D, TILE_ROWS>(s, q, k);
+        if (first + TILE_ROWS > last - group)
+#pragma unroll
+            for (int n = 0; n < TILE_ROWS / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    if (first + 8 * n + pair + i % 2 > last + i / 2 * 8) s[n][i] = -NONE;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float larger = most[half];
+#pragma unroll
+            for (int n = 0; n < TILE_ROWS / 8; n++) larger = fmaxf(larger, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+            // The four lanes of a group hold the same rows.
+            larger = fmaxf(larger, __shfl_xor_sync(0xffffffffu, larger, 1));
+            larger = fmaxf(larger, __shfl_xor_sync(0xffffffffu, larger, 2));
+            float shrink = quick_exp2((most[half] - larger) * (scale * LOG2_E)), zero = larger * (scale * LOG2_E);
+            most[half] = larger;
+            total[half] *= shrink;
+#pragma unroll
+            for (int n = 0; n < TILE_ROWS / 8; n++)
+#pragma unroll
+                for (int i = 2 * half; i < 2 * half + 2; i++) {
+                    s[n][i] = quick_exp2(s[n][i] * (scale * LOG2_E) - zero);
+                    total[half] += s[n][i];
+                }
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) sum[n][2 * half] *= shrink, sum[n][2 * half + 1] *= shrink;
+        }
+        weigh_rows<D, TILE_ROWS>(sum, s, v);
+    }
+    int row = begin + 16 * warp;
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        total[half] += __shfl_xor_sync(0xffffffffu, total[half], 1);
+        total[half] += __shfl_xor_sync(0xffffffffu, total[half], 2);
+        factor[half] = 1.0f / total[half];
+        int query = row + group + 8 * half;
+        if (pair == 0 && query < end) lse[(long)query * heads + head] = most[half] * scale + logf(total[half]);
+    }
+    store_rows<D>(out + (long)row * c + head * d, c, d, end - row, sum, factor, bias + 2 * c);
+}
+KERNEL void attention_32(FORWARD_PARAMETERS) { forward_tiles<32>(FORWARD_ARGUMENTS); }
+KERNEL void attention_64(FORWARD_PARAMETERS) { forward_tiles<64>(FORWARD_ARGUMENTS); }
+KERNEL void attention_128(FORWARD_PARAMETERS) { forward_tiles<128>(FORWARD_ARGUMENTS); }
+
+#define BACKWARD_PARAMETERS \
+    S *d_qkv, const S *d_out, const float *delta, const float *lse, const S *qkv, const int *blocks, int heads, int d, float scale
+#define BACKWARD_ARGUMENTS d_qkv, d_out, delta, lse, qkv, blocks, heads, d, scale
+
+// The queries' part of d_qkv (R, 3C); laid out as the forward pass.
+template <int D>
+DEVICE void query_tiles(BACKWARD_PARAMETERS) {
+    DYNAMIC_SHARED(S, shared);
+    S *k = shared, *v = k + TILE_ROWS * (D + 8);
+    const int* block = blocks + 5 * blockIdx.x;
+    int begin = block[0], end = block[1], own = block[2], prefix = block[3], shown = block[4], head = blockIdx.y;
+    int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
+    int c = heads * d, keys = shown + end - own, row = begin + 16 * warp;
+    long stride = 3L * c;
+    qkv += head * d;
+    // Queries and slopes pass through the tiles into registers.
+    load_tile<D>(k, qkv, stride, d, end - begin, begin, TILE_ROWS, 0);
+    load_tile<D>(v, d_out + head * d, c, d, end - begin, begin, TILE_ROWS, 0);
+    __syncthreads();
+    unsigned q[D / 16][4], g[D / 16][4];
+    load_fragments<D>(q, k + 16 * warp * (D + 8));
+    load_fragments<D>(g, v + 16 * warp * (D + 8));
+    float log_sum[2], mean[2], d_q[D / 8][4] = {};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int query = row + group + 8 * half;
+        log_sum[half] = query < end ? lse[(long)query * heads + head] * LOG2_E : NONE;
+        mean[half] = query < end ? delta[(long)query * heads + head] : 0.0f;
+    }
+    int last = shown + begin - own + 16 * warp + group;
+    for (int first = 0; first < keys; first += TILE_ROWS) {
+        __syncthreads();
+        load_tile<D>(k, qkv + c, stride, d, keys - first, prefix + first, shown - first, own - shown + first);
+        load_tile<D>(v, qkv + 2 * c, stride, d, keys - first, prefix + first, shown - first, own - shown + first);
+        __syncthreads();
+#pragma unroll
+        for (int part = 0; part < TILE_ROWS; part += 32) {
+            float s[4][4] = {}, d_s[4][4] = {};
+            times_rows<D, 32>(s, q, k + part * (D + 8));
+            times_rows<D, 32>(d_s, g, v + part * (D + 8));
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    bool seen = first + part + 8 * n + pair + i % 2 <= last + i / 2 * 8;
+                    float p = seen ? quick_exp2(s[n][i] * (scale * LOG2_E) - log_sum[i / 2]) : 0.0f;
+                    d_s[n][i] = p * (d_s[n][i] - mean[i / 2]);
+                }
+            weigh_rows<D, 32>(d_q, d_s, k + part * (D + 8));
+        }
+    }
+    float factor[2] = {scale, scale};
+    store_rows<D>(d_qkv + row * stride + head * d, stride, d, end - row, d_q, factor, 0);
+}
+KERNEL void attention_queries_32(BACKWARD_PARAMETERS) { query_tiles<32>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_queries_64(BACKWARD_PARAMETERS) { query_tiles<64>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_queries_128(BACKWARD_PARAMETERS) { query_tiles<128>(BACKWARD_ARGUMENTS); }
+
+// The keys' and values' parts: a warp has 16 keys, and queries pass by; what stands in registers is transposed, a row for each key.
+template <int D>
+DEVICE void key_tiles(BACKWARD_PARAMETERS) {
+    DYNAMIC_SHARED(S, shared);
+    __shared__ float log_sum[TILE_ROWS], mean[TILE_ROWS];
+    S *q = shared, *g = q + TILE_ROWS * (D + 8);
+    const int* block = blocks + 3 * blockIdx.x;
+    int begin = block[0], end = block[1], until = block[2], head = blockIdx.y;
+    int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
+    int c = heads * d, row = begin + 16 * warp;
+    long stride = 3L * c;
+    qkv += head * d;
+    load_tile<D>(q, qkv + c, stride, d, end - begin, begin, TILE_ROWS, 0);
+    load_tile<D>(g, qkv + 2 * c, stride, d, end - begin, begin, TILE_ROWS, 0);
+    __syncthreads();
+    unsigned k[D / 16][4], v[D / 16][4];
+    load_fragments<D>(k, q + 16 * warp * (D + 8));
+    load_fragments<D>(v, g + 16 * warp * (D + 8));
+    float d_k[D / 8][4] = {}, d_v[D / 8][4] = {};
+    for (int first = begin; first < until; first += TILE_ROWS) {
+        __syncthreads();
+        load_tile<D>(q, qkv, stride, d, until - first, first, TILE_ROWS, 0);
+        load_tile<D>(g, d_out + head * d, c, d, until - first, first, TILE_ROWS, 0);
+        for (int i = threadIdx.x; i < TILE_ROWS; i += blockDim.x) {
+            bool there = first + i < until;
+            log_sum[i] = there ? lse[(long)(first + i) * heads + head] * LOG2_E : NONE;
+            mean[i] = there ? delta[(long)(first + i) * heads + head] : 0.0f;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int part = 0; part < TILE_ROWS; part += 32) {
+            float p[4][4] = {}, d_s[4][4] = {};
+            times_rows<D, 32>(p, k, q + part * (D + 8));
+            times_rows<D, 32>(d_s, v, g + part * (D + 8));
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    int query = part + 8 * n + pair + i % 2;
+                    bool seen = row + group + i / 2 * 8 <= first + query;
+                    p[n][i] = seen ? quick_exp2(p[n][i] * (scale * LOG2_E) - log_sum[query]) : 0.0f;
+                    d_s[n][i] = p[n][i] * (d_s[n][i] - mean[query]);
+                }
+            weigh_rows<D, 32>(d_v, p, g + part * (D + 8));
+            weigh_rows<D, 32>(d_k, d_s, q + part * (D + 8));
+        }
+    }
+    float scaled[2] = {scale, scale}, plain[2] = {1.0f, 1.0f};
+    S* to = d_qkv + row * stride + head * d;
+    store_rows<D>(to + c, stride, d, end - row, d_k, scaled, 0);
+    store_rows<D>(to + 2 * c, stride, d, end - row, d_v, plain, 0);
+}
+KERNEL void attention_keys_32(BACKWARD_PARAMETERS) { key_tiles<32>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_keys_64(BACKWARD_PARAMETERS) { key_tiles<64>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_keys_128(BACKWARD_PARAMETERS) { key_tiles<128>(BACKWARD_ARGUMENTS); }
