@@ -58,7 +58,7 @@ let sft: Vec<Reply> = (0..{PAIRS}).map(|i| reply("one", i)).collect();
 let dpo: Vec<Reply> = (0..{PAIRS}).map(|i| reply("two", i)).collect();
 let folder = write_annotation_files(RunOptions::from_env()?.result("annotations"), &prompts, ("SFT", &sft), ("DPO", &dpo), 3)?;""",
     "lab::annotate(&folder)?",
-    "let rate = read_preferences(&folder, \"DPO\")?;\nprintln!(\"wins {} losses {} ties {} open {} rate {:.3}\", rate.wins, rate.losses, rate.ties, rate.open, rate.rate.value);",
+    "let rate = read_preferences(&folder, \"DPO\")?;\nprintln!(\"wins {} losses {} ties {} open {} rate {:.3}\", rate.wins, rate.losses, rate.ties, rate.open, rate.rate.value());",
 ]
 
 

@@ -6,7 +6,7 @@ mod common;
 use common::passes::{config, ids, model, oracle, packed, sequences, slopes, super_short, worst};
 use common::{emulated, max_abs};
 use hhalign::device::Device;
-use hhalign::fused::{Compute, Guesses, Keep, Packed, Precision};
+use hhalign::fused::{Compute, Guesses, Keep, Packed, Precision, Purpose, Workspace, with_weights};
 use hhalign::gpu::{Gpu, GpuDecoder, GpuPass, Memory, Storage};
 use hhalign::gradients::Gradients;
 use hhalign::model::Gpt;
@@ -145,6 +145,50 @@ fn known_slopes_give_the_same_gradients() {
     let once = pass.download(&gradients).unwrap();
     assert_eq!(once.values(), twice.values(), "bit for bit, since every sum has its order");
     assert!(pass.backward(&packed, &slopes, &mut gradients).is_err(), "there was no forward pass before it");
+}
+
+/// What a reward model reads and sends back: the CPU's fast path is the other side, which tests/reward.rs holds to PyTorch.
+#[test]
+fn ends_of_replies_and_what_flows_back_from_them_equal_the_cpus() {
+    for gpu in cards() {
+        let (model, sequences) = (model(config(2, 3, 72, 101)), sequences(101));
+        for share in [true, false] {
+            let mut packed = Packed::default();
+            for (i, (prompt, replies)) in sequences.iter().enumerate() {
+                let replies: Vec<&[u32]> = replies.iter().map(Vec::as_slice).collect();
+                for replies in replies.chunks(if share { replies.len() } else { 1 }) {
+                    packed.push_whole(prompt, replies, i % 2).unwrap();
+                }
+            }
+            let slopes = slopes(packed.n_targets());
+            let d_ends: Vec<f32> = (0..packed.n_ends() * 72).map(|i| ((i * 7) % 23) as f32 / 23.0 - 0.5).collect();
+            let mut workspace = Workspace::default();
+            let mut exact = Gradients::zeros(&model.config);
+            let exact_ends = with_weights(&model, Precision::F32, Purpose::Train, |weights| {
+                workspace.forward(weights, &packed, Keep::Activations, None)?;
+                let ends = workspace.ends(weights, &packed).to_vec();
+                workspace.backward_ends(weights, &packed, &slopes, &d_ends, &mut exact)?;
+                Ok(ends)
+            });
+            let exact = exact.to_tensors().unwrap();
+            for (precision, band) in [(Precision::F32, 2e-5), (Precision::F16, 2e-2)] {
+                let mut pass = GpuPass::new(&gpu, &model, &compute(precision)).unwrap();
+                let mut gradients = pass.zeros().unwrap();
+                pass.forward(&packed, Keep::Activations, None).unwrap();
+                let numbers = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<_>>();
+                let (ends, exact_ends) = (numbers(&pass.ends().unwrap()), numbers(exact_ends.as_ref().unwrap()));
+                let apart = common::distance(&ends, &exact_ends) / max_abs(&exact_ends);
+                pass.backward_ends(&packed, &slopes, &d_ends, &mut gradients).unwrap();
+                let (slope, name) = worst(&pass.download(&gradients).unwrap(), &exact);
+                println!(
+                    "{} {precision:?} share {share}: ends {apart:.1e}, gradients {slope:.1e} ({name})",
+                    gpu.name()
+                );
+                assert!(apart < band && slope < band, "{precision:?} share {share}: {apart} {slope} {name}");
+                assert!(pass.backward_ends(&packed, &slopes, &d_ends[1..], &mut gradients).is_err());
+            }
+        }
+    }
 }
 
 #[test]

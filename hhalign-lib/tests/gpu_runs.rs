@@ -8,6 +8,7 @@ use hhalign::device::Device;
 use hhalign::fused::{Compute, Precision};
 use hhalign::live::{self, Pausable};
 use hhalign::model::Gpt;
+use hhalign::reward::{RewardConfig, RewardModel};
 use hhalign::sample::Sampler;
 use hhalign::score::score_pairs_with;
 use hhalign::train::{Dpo, Outcome, Sft, TrainConfig};
@@ -112,6 +113,38 @@ fn runs_on_a_gpu_follow_those_on_the_cpu() {
     let replies = |p: &[String]| drawn.replies(&cpu_model, &tokenizer, p).unwrap();
     assert_eq!(replies(&prompts), replies(&prompts), "the same seed draws the same");
     assert_eq!(replies(&prompts)[..2], replies(&prompts[..2]), "whatever the neighbours are");
+
+    // A reward model: trained alike, resumed bit for bit, and scoring alike.
+    let judge = |device, precision, stop_at, cache: Option<&Folder>| {
+        let train = TrainConfig { stop_at, ..on(device, precision) };
+        let config = RewardConfig { train, lm_weight: 0.1, token_dropout: 0.1, ..RewardConfig::default() };
+        RewardModel::train(&config, &cpu_model, &pairs, &held_out, cache.map(|c| c.0.as_path())).unwrap()
+    };
+    let there = judge(Device::Auto, Precision::F32, None, None);
+    let here = judge(Device::Cpu, Precision::F32, None, None);
+    for metric in ["loss", "lm_loss", "eval_loss", "grad_norm"] {
+        let series = |m: &RewardModel| {
+            m.training.as_ref().unwrap().history.series(metric).iter().map(|p| p.1).collect::<Vec<_>>()
+        };
+        assert!(series(&here).len() >= 2, "{metric} was logged");
+        let difference = common::distance(&series(&there), &series(&here));
+        assert!(difference < 2e-4, "reward {metric} is {difference} apart");
+    }
+    assert!(distance(there.gpt(), here.gpt()) < 2e-4);
+    let cache = Folder::new("gpu-reward");
+    judge(Device::Auto, Precision::F32, Some(STEPS / 2), Some(&cache));
+    let resumed = judge(Device::Auto, Precision::F32, None, Some(&cache));
+    assert!(bits(resumed.gpt()) == bits(there.gpt()) && resumed.head() == there.head(), "resumed and uninterrupted");
+    let head = (0..cpu_model.config.n_embd).map(|i| ((i * 29) % 31) as f32 / 31.0 - 0.5).collect();
+    let mut scorer = RewardModel::from_parts(&cpu_model, head, here.limits()).unwrap();
+    let [near, far] = [Device::Auto, Device::Cpu].map(|device| {
+        scorer.compute.device = device;
+        let (chosen, rejected) = scorer.score_pairs(&held_out).unwrap();
+        chosen.into_iter().chain(rejected).map(f64::from).collect::<Vec<_>>()
+    });
+    assert!(common::distance(&far, &near) < 1e-4 && common::max_abs(&far) > 0.1, "rewards differ");
+    let half = judge(Device::Auto, Precision::F16, None, None).training.unwrap().best.1;
+    assert!((half - here.training.as_ref().unwrap().best.1).abs() < 0.01, "{half}");
 
     // A live run: its model is that of the last step, also while the GPU has the newer weights.
     let home = Folder::new("gpu-live");

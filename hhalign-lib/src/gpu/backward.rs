@@ -9,8 +9,16 @@ use super::weights::{Part, Weights, Which};
 use crate::error::Result;
 
 impl Pass {
-    /// Adds the gradient of Σ slopes · log π times `scale` to `sums`; the forward pass came just before.
-    pub(super) fn backward(&mut self, w: &Weights, slopes: &[f32], scale: f32, sums: &Sums) -> Result<()> {
+    /// Adds the gradient of Σ slopes · log π + Σ d_ends · ends, times `scale`, to `sums`; the forward pass came just before.
+    /// No `d_ends` (E, C) at all stand for zeros.
+    pub(super) fn backward(
+        &mut self,
+        w: &Weights,
+        slopes: &[f32],
+        d_ends: &[f32],
+        scale: f32,
+        sums: &Sums,
+    ) -> Result<()> {
         if !self.known_slopes {
             self.head(w, None, Some((slopes, scale, sums)))?;
         }
@@ -18,10 +26,12 @@ impl Pass {
         let (card, c, s) = (&w.card, w.config.n_embd, w.numbers.storage.bytes());
         let list = |l: List| at(numbers + 4 * l.offset as u64);
         let (r, n, picked) = (lists.n_rows, lists.n_needed(), lists.picked.len);
-        let ends = picked - lists.targets.len;
-        if ends > 0 {
-            // Rewards read the ends; nothing flows back from them here.
-            card.clear(self.d_hidden.at() + (lists.targets.len * c * s) as u64, ends * c * s)?;
+        let behind_targets = self.d_hidden.at() + (lists.targets.len * c * s) as u64;
+        if d_ends.is_empty() {
+            card.clear(behind_targets, (picked - lists.targets.len) * c * s)?;
+        } else {
+            let scaled: Vec<f32> = d_ends.iter().map(|d| d * scale).collect();
+            card.write(behind_targets, &w.numbers.storage.encode(&scaled))?;
         }
         let d_picked = self.d_stream[1].sized(card, r.max(picked) * c * 4)?;
         let d_stream = self.d_stream[0].sized(card, r.max(picked) * c * 4)?;

@@ -238,18 +238,27 @@ impl Card for Cuda {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.enter()?;
         // Pageable memory is copied before the call returns, so `bytes` may go.
         unsafe { driver::memcpy_htod_async(at, bytes, self.stream) }.map_err(|e| failed("copy to the card", e))
     }
 
     fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.enter()?;
         unsafe { driver::memcpy_dtoh_async(bytes, at, self.stream) }.map_err(|e| failed("copy from the card", e))?;
         unsafe { driver::stream::synchronize(self.stream) }.map_err(|e| failed("a kernel", e))
     }
 
     fn clear(&self, at: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
         self.enter()?;
         unsafe { driver::memset_d8_async(at, 0, bytes, self.stream) }.map_err(|e| failed("clearing", e))
     }

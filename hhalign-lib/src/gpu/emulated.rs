@@ -83,12 +83,7 @@ impl Emulated {
         let bytes = n * storage.bytes();
         self.check(at, bytes);
         // SAFETY: the range was allocated, as just checked.
-        let raw = unsafe { std::slice::from_raw_parts(at as *const u8, bytes) };
-        match storage {
-            Storage::F32 => bytemuck::pod_collect_to_vec(raw),
-            Storage::Bf16 => raw.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-            Storage::F16 => raw.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
-        }
+        storage.decode(unsafe { std::slice::from_raw_parts(at as *const u8, bytes) })
     }
 }
 
@@ -190,12 +185,7 @@ impl Card for Emulated {
             }
         }
         for (i, row) in sums.chunks_exact(n).enumerate() {
-            let bytes: Vec<u8> = match kind {
-                Storage::F32 => row.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Storage::Bf16 => row.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
-                Storage::F16 => row.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
-            };
-            self.write(product.out + (i * product.out_row * kind.bytes()) as u64, &bytes)?;
+            self.write(product.out + (i * product.out_row * kind.bytes()) as u64, &kind.encode(row))?;
         }
         Ok(())
     }

@@ -52,6 +52,24 @@ impl Storage {
     fn bytes(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }
     }
+
+    /// Numbers as they are stored.
+    fn encode(self, numbers: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => bytemuck::cast_slice(numbers).to_vec(),
+            Self::Bf16 => numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+            Self::F16 => numbers.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
+        }
+    }
+
+    /// Stored numbers in f32.
+    fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F32 => bytemuck::pod_collect_to_vec(bytes),
+            Self::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            Self::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        }
+    }
 }
 
 impl Device {

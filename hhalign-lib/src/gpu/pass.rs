@@ -59,6 +59,8 @@ pub(super) struct Pass {
     /// The pack whose activations are here, and its lists' address.
     pub(super) forwarded: Option<(Lists, u64)>,
     pub(super) known_slopes: bool,
+    /// Where in `hidden` the ends of whole replies begin, and how many there are.
+    ends: (usize, usize),
 }
 
 /// The gradient of every parameter, on a card.
@@ -154,8 +156,17 @@ impl Pass {
         each(w, "gather_stream", n * c, &[at(picked), at(end), list(lists.picked), int(n), int(c)])?;
         let outs = (picked, self.hidden.sized(card, n * c * s)?, self.moments_f.sized(card, n * 8)?);
         Self::add_norm(w, LAST_NORM, &Pending { x: picked, y: 0, bias: 0 }, outs, n)?;
+        self.ends = (lists.targets.len, n - lists.targets.len);
         self.forwarded = Some((lists, numbers));
         Ok(())
+    }
+
+    /// The last hidden states at the ends of whole replies (E, C), as the forward pass just before left them.
+    pub(super) fn ends(&self, w: &Weights) -> Result<Vec<f32>> {
+        let (c, storage, (first, n)) = (w.config.n_embd, w.numbers.storage, self.ends);
+        let mut bytes = vec![0; n * c * storage.bytes()];
+        w.card.read(self.hidden.at() + (first * c * storage.bytes()) as u64, &mut bytes)?;
+        Ok(storage.decode(&bytes))
     }
 
     /// One block; what it leaves is the sum that the next one makes. Fills `kept[slot]`, and the stream before it at `sum`.

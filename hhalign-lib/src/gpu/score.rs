@@ -61,8 +61,40 @@ impl GpuPass {
     /// # Errors
     /// No such forward pass came before.
     pub fn backward(&mut self, packed: &Packed, slopes: &[f32], gradients: &mut GpuGradients) -> Result<()> {
+        self.backward_ends(packed, slopes, &[], gradients)
+    }
+
+    /// As [`crate::fused::Workspace::backward_ends`].
+    ///
+    /// # Shapes
+    /// slopes (N), d_ends (E, C) or none at all
+    ///
+    /// # Errors
+    /// As [`GpuPass::backward`], or numbers that do not fit the pack.
+    pub fn backward_ends(
+        &mut self,
+        packed: &Packed,
+        slopes: &[f32],
+        d_ends: &[f32],
+        gradients: &mut GpuGradients,
+    ) -> Result<()> {
         check(slopes, packed)?;
-        self.pass.backward(&self.weights, slopes, 1.0, &gradients.0)
+        if !d_ends.is_empty() && d_ends.len() != packed.n_ends() * self.weights.config.n_embd {
+            let got = format!("{} numbers for {} ends", d_ends.len(), packed.n_ends());
+            return Err(Error::new("the gradient of the ends does not fit the pack", got, "give n_embd for each end"));
+        }
+        self.pass.backward(&self.weights, slopes, d_ends, 1.0, &gradients.0)
+    }
+
+    /// The last hidden states at the ends of whole replies, as the forward pass just before left them.
+    ///
+    /// # Shapes
+    /// (E, C), one row for each reply pushed with `push_whole`
+    ///
+    /// # Errors
+    /// The GPU fails.
+    pub fn ends(&self) -> Result<Vec<f32>> {
+        self.pass.ends(&self.weights)
     }
 
     /// Zeros for every parameter.

@@ -6,7 +6,7 @@ use super::pass::{Pass, Sums};
 use super::weights::{TILE, Weights};
 use super::{Gpu, Storage};
 use crate::error::{Error, Result};
-use crate::fused::{Compute, Guesses, Packed};
+use crate::fused::{Compute, Guesses, Keep, Packed};
 use crate::model::Gpt;
 use crate::optim::AdamW;
 
@@ -74,7 +74,23 @@ impl Trainer {
 
     /// Adds this pass's gradients to the step's.
     pub(crate) fn backward(&mut self, slopes: &[f32]) -> Result<()> {
-        self.pass.backward(&self.weights, slopes, self.scale, &self.sums)
+        self.backward_ends(slopes, &[])
+    }
+
+    /// The same with a gradient of the [ends](Trainer::ends) as well.
+    pub(crate) fn backward_ends(&mut self, slopes: &[f32], d_ends: &[f32]) -> Result<()> {
+        self.pass.backward(&self.weights, slopes, d_ends, self.scale, &self.sums)
+    }
+
+    /// The last hidden states at the ends of whole replies (E, C), from the forward pass just before.
+    pub(crate) fn ends(&self) -> Result<Vec<f32>> {
+        self.pass.ends(&self.weights)
+    }
+
+    /// The same of a pack that is only looked at.
+    pub(crate) fn ends_of(&mut self, packed: &Packed) -> Result<Vec<f32>> {
+        self.pass.forward(&self.weights, packed, Keep::Nothing, None, None)?;
+        self.ends()
     }
 
     /// Bytes of the card's memory that are taken.

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use self::mixture::{RewardGroup, RewardMixture};
 use crate::batch::{Side, TokenizedPair, TokenizedPairs};
 use crate::error::{Error, Result};
-use crate::fused::{Keep, Packed, Precision, Purpose, Workspace, with_weights};
+use crate::fused::{Compute, Keep, Packed, Purpose, Workspace, with_weights};
+use crate::gpu::GpuPass;
 use crate::model::Gpt;
 use crate::nn;
 use crate::parallel::{self, Pool};
@@ -167,8 +168,8 @@ pub struct RewardModel {
     head: Vec<f32>,
     /// Ids of the prompt and of the reply that are read at most.
     limits: [usize; 2],
-    /// In what numbers replies are scored.
-    pub precision: Precision,
+    /// On what, and in what numbers, replies are scored.
+    pub compute: Compute,
     /// How it was trained; `None` for one that was loaded from a folder.
     pub training: Option<RewardTraining>,
     /// Whether it was found in the cache.
@@ -192,7 +193,7 @@ impl RewardModel {
             return Err(Error::new("prompt and reply must fit into the block", got, "give half of it to each"));
         }
         let limits = [max_prompt, max_reply];
-        Ok(Self { gpt: gpt.freeze()?, head, limits, precision: Precision::F32, training: None, from_cache: false })
+        Ok(Self { gpt: gpt.freeze()?, head, limits, compute: Compute::default(), training: None, from_cache: false })
     }
 
     /// The transformer below the head.
@@ -255,7 +256,7 @@ impl RewardModel {
         Ok(Judged::of(&chosen, &rejected).accuracy)
     }
 
-    /// The first 16 digits of a SHA-256 over everything that decides a score but the precision.
+    /// The first 16 digits of a SHA-256 over everything that decides a score but the way of computing.
     ///
     /// # Errors
     /// A failure of the tensor library.
@@ -266,7 +267,7 @@ impl RewardModel {
     }
 
     fn rewards(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
-        rewards(&self.gpt, &self.head, self.precision, sequences)
+        rewards(&self.gpt, &self.head, &self.compute, sequences)
     }
 }
 
@@ -282,24 +283,51 @@ fn within([max_prompt, max_reply]: [usize; 2], prompt: &[u32], replies: &[&Vec<u
 /// Prompts scored in one pass.
 const SCORE_BATCH: usize = 16;
 
-/// The rewards of some replies to each prompt, prompt by prompt; passes run side by side.
-fn rewards(gpt: &Gpt, head: &[f32], precision: Precision, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
+/// The rewards of some replies to each prompt, prompt by prompt.
+fn rewards(gpt: &Gpt, head: &[f32], compute: &Compute, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
     static WORKSPACES: Pool<Workspace> = Pool::new();
+    if let Some(gpu) = compute.gpu()? {
+        let mut pass = GpuPass::new(&gpu, gpt, compute)?;
+        return rewards_on(sequences, head, |packed| {
+            pass.forward(packed, Keep::Nothing, None)?;
+            pass.ends()
+        });
+    }
     let chunks: Vec<_> = sequences.chunks(SCORE_BATCH).collect();
-    let scored = with_weights(gpt, precision, Purpose::Score, |weights| {
+    let scored = with_weights(gpt, compute.precision, Purpose::Score, |weights| {
         parallel::map(&chunks, |chunk| {
-            let mut packed = Packed::default();
-            for (prompt, replies) in *chunk {
-                packed.push_whole(prompt, &replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), 0)?;
-            }
+            let packed = packed(chunk)?;
             WORKSPACES.with(|workspace| {
                 workspace.forward(weights, &packed, Keep::Nothing, None)?;
                 Ok(of_ends(workspace.ends(weights, &packed), head))
             })
         })
     })?;
-    let mut all = scored.into_iter().flatten();
-    Ok(sequences.iter().map(|(_, replies)| all.by_ref().take(replies.len()).collect()).collect())
+    Ok(by_prompt(sequences, scored.concat()))
+}
+
+/// The same one pass after the other: `ends` gives the last hidden states (E, C) of a pack.
+fn rewards_on(
+    sequences: &[Sequence],
+    head: &[f32],
+    mut ends: impl FnMut(&Packed) -> Result<Vec<f32>>,
+) -> Result<Vec<Vec<f32>>> {
+    let one = |chunk| Ok(of_ends(&ends(&packed(chunk)?)?, head));
+    let scored = sequences.chunks(SCORE_BATCH).map(one).collect::<Result<Vec<_>>>()?;
+    Ok(by_prompt(sequences, scored.concat()))
+}
+
+fn packed(sequences: &[Sequence]) -> Result<Packed> {
+    let mut packed = Packed::default();
+    for (prompt, replies) in sequences {
+        packed.push_whole(prompt, &replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), 0)?;
+    }
+    Ok(packed)
+}
+
+fn by_prompt(sequences: &[Sequence], rewards: Vec<f32>) -> Vec<Vec<f32>> {
+    let mut all = rewards.into_iter();
+    sequences.iter().map(|(_, replies)| all.by_ref().take(replies.len()).collect()).collect()
 }
 
 /// w · h for each row h.

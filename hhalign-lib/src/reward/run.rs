@@ -7,15 +7,15 @@ use std::time::Instant;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::step::{Spare, Step};
+use super::step::Step;
 use super::store::Store;
-use super::{BOTH, Judged, RewardConfig, RewardModel, RewardTraining, cut, rewards};
+use super::{BOTH, Judged, RewardConfig, RewardModel, RewardTraining, cut, rewards, rewards_on};
 use crate::batch::{TokenizedPair, TokenizedPairs};
 use crate::error::{Error, Result};
 use crate::gradients::clip_scale;
 use crate::model::Gpt;
 use crate::optim::{AdamW, VectorAdamW, cosine_schedule};
-use crate::train::{History, clock};
+use crate::train::{Engine, History, clock};
 
 /// Where a training stands between two steps, besides its tensors.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ impl RewardModel {
         let gpt = Gpt::from_parameters(start.config.clone(), progress.best.parameters, false)?;
         let mut model = Self::from_parts(&gpt, progress.best.head, limits)?;
         let state = progress.state;
-        model.precision = config.train.compute.precision;
+        model.compute = config.train.compute.clone();
         model.training = Some(RewardTraining {
             best: state.best.expect("the first evaluation has a best"),
             steps: state.step,
@@ -148,12 +148,12 @@ fn follow(
     let end = train.stop_at.map_or(train.max_steps, |s| s.min(train.max_steps));
     let per_epoch = pairs.len().div_ceil(train.batch_size);
     let (mut order, mut ordered) = (vec![], None);
-    let spare = Spare::default();
+    let mut engine = Engine::new(train, &progress.gpt, &progress.optimizer)?;
     loop {
         let step = progress.state.step;
         let due = step.is_multiple_of(train.eval_every) || step == train.max_steps;
         if due && progress.state.evaluated_at != Some(step) {
-            evaluate(config, watched, progress)?;
+            evaluate(config, watched, progress, &mut engine)?;
         }
         if train.progress && progress.state.history.records.last().is_some_and(|r| r.step == step) {
             println!("{}", line(train.max_steps, &progress.state));
@@ -164,6 +164,7 @@ fn follow(
         if let Some(store) = store
             && (ended || (step > 0 && step.is_multiple_of(train.checkpoint_every)))
         {
+            engine.write_all(&progress.gpt, &mut progress.optimizer)?;
             store.save(progress)?;
         }
         if ended {
@@ -176,18 +177,13 @@ fn follow(
         let batch: &Vec<usize> = &order[step % per_epoch];
         let rate = cosine_schedule(step, train.warmup_steps, train.max_steps, train.learning_rate, train.min_lr_ratio);
         let one = Step { config, pairs, gpt: &progress.gpt, head: &progress.head, batch, number: step };
-        let sums = one.gradients(&spare)?;
-        let of_head: f64 = sums.head.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        let norm = (sums.gradients.norm()?.powi(2) + of_head).sqrt();
-        if !norm.is_finite() {
-            let fix = "lower learning_rate or raise warmup_steps";
-            return Err(Error::new(format!("the gradient is not finite at step {step}"), norm.to_string(), fix));
-        }
+        let (of_model, report) = engine.gradients(&one)?;
+        let of_head: f64 = report.head.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let norm = (of_model.powi(2) + of_head).sqrt();
+        engine.apply(&progress.gpt, &mut progress.optimizer, norm, train.max_grad_norm, rate)?;
         let scale = clip_scale(norm, train.max_grad_norm);
-        progress.optimizer.step(&progress.gpt, &sums.gradients, scale, rate)?;
-        progress.head_optimizer.step(&mut progress.head, &sums.head, scale, rate);
-        let mut metrics = sums.metrics();
-        spare.gradients.give(sums.gradients);
+        progress.head_optimizer.step(&mut progress.head, &report.head, scale, rate);
+        let mut metrics = report.metrics();
         let state = &mut progress.state;
         state.step += 1;
         state.tokens += pairs.n_tokens(batch, BOTH) as f64;
@@ -201,10 +197,18 @@ fn follow(
 }
 
 /// Watches: the loss, accuracy and margin on pairs that are not trained on; keeps the weights where the loss is lowest.
-fn evaluate(config: &RewardConfig, watched: &TokenizedPairs, progress: &mut Progress) -> Result<()> {
+fn evaluate(
+    config: &RewardConfig,
+    watched: &TokenizedPairs,
+    progress: &mut Progress,
+    engine: &mut Engine,
+) -> Result<()> {
     let both = |p: &TokenizedPair| (p.prompt.clone(), vec![p.chosen.clone(), p.rejected.clone()]);
     let sequences: Vec<_> = watched.pairs.iter().map(both).collect();
-    let scored = rewards(&progress.gpt, &progress.head, config.train.compute.precision, &sequences)?;
+    let scored = match engine {
+        Engine::Cpu { .. } => rewards(&progress.gpt, &progress.head, &config.train.compute, &sequences)?,
+        Engine::Gpu(trainer) => rewards_on(&sequences, &progress.head, |packed| trainer.ends_of(packed))?,
+    };
     let (chosen, rejected): (Vec<f32>, Vec<f32>) = scored.into_iter().map(|r| (r[0], r[1])).unzip();
     let Judged { loss, accuracy, margin } = Judged::of(&chosen, &rejected);
     let state = &mut progress.state;
@@ -221,6 +225,7 @@ fn evaluate(config: &RewardConfig, watched: &TokenizedPairs, progress: &mut Prog
     state.evaluated_at = Some(state.step);
     if state.best.is_none_or(|b| loss < b.1) {
         (state.best, state.evaluations_without_gain) = (Some((state.step, loss)), 0);
+        engine.write_all(&progress.gpt, &mut progress.optimizer)?;
         progress.best = progress.snapshot()?;
     } else {
         state.evaluations_without_gain += 1;

@@ -6,18 +6,13 @@ use rand::Rng as _;
 use super::{BOTH, Judged, RewardConfig, bradley_terry, of_ends};
 use crate::batch::{Side, TokenizedPairs};
 use crate::error::Result;
-use crate::fused::{Packed, Purpose, Weights, Workspace, with_weights};
+use crate::fused::{Packed, Purpose, Weights, with_weights};
+use crate::gpu::Trainer;
 use crate::gradients::Gradients;
 use crate::model::Gpt;
-use crate::parallel::{self, Pool};
+use crate::parallel;
 use crate::rng::stream;
-
-/// Memory between one step and the next.
-#[derive(Default)]
-pub(super) struct Spare {
-    workspaces: Pool<Workspace>,
-    pub(super) gradients: Pool<Gradients>,
-}
+use crate::train::{Spare, Work};
 
 /// One step: which pairs, with what weights.
 pub(super) struct Step<'a> {
@@ -30,9 +25,9 @@ pub(super) struct Step<'a> {
     pub(super) number: usize,
 }
 
-/// What a step gives: gradients of model and head, and the rewards of its pairs.
-pub(super) struct Sums {
-    pub(super) gradients: Gradients,
+/// What a step gives besides the model's gradients: those of the head, and the rewards of its pairs.
+#[derive(Default)]
+pub(super) struct Report {
     pub(super) head: Vec<f32>,
     chosen: Vec<f32>,
     rejected: Vec<f32>,
@@ -41,7 +36,7 @@ pub(super) struct Sums {
     tokens: usize,
 }
 
-impl Sums {
+impl Report {
     pub(super) fn metrics(&self) -> Vec<(String, f64)> {
         let Judged { loss, accuracy, margin } = Judged::of(&self.chosen, &self.rejected);
         let mut metrics = vec![("loss", loss), ("accuracy", accuracy), ("margin", margin)];
@@ -50,69 +45,114 @@ impl Sums {
         }
         metrics.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
     }
+
+    fn add(&mut self, other: Self) {
+        self.head.resize(other.head.len(), 0.0);
+        self.head.iter_mut().zip(&other.head).for_each(|(sum, x)| *sum += x);
+        self.chosen.extend(other.chosen);
+        self.rejected.extend(other.rejected);
+        (self.logps, self.tokens) = (self.logps + other.logps, self.tokens + other.tokens);
+    }
 }
 
-impl Step<'_> {
+impl Work for Step<'_> {
+    type Report = Report;
+
+    fn number(&self) -> usize {
+        self.number
+    }
+
     /// Added up over the passes in their order.
-    pub(super) fn gradients(&self, spare: &Spare) -> Result<Sums> {
-        let train = &self.config.train;
-        let passes = self.pairs.balanced(self.batch, train.micro_batch_size, BOTH);
-        let mut sums: Option<Sums> = None;
-        with_weights(self.gpt, train.compute.precision, Purpose::Train, |weights| {
+    fn gradients(&self, spare: &Spare) -> Result<(Gradients, Report)> {
+        let (mut sum, mut reports) = (None, Report::default());
+        with_weights(self.gpt, self.config.train.compute.precision, Purpose::Train, |weights| {
             parallel::for_each_in_order(
-                &passes,
+                &self.passes(),
                 |pass| self.pass(weights, pass, spare),
-                |one| match &mut sums {
-                    Some(sums) => {
-                        sums.gradients.add(&one.gradients);
-                        spare.gradients.give(one.gradients);
-                        sums.head.iter_mut().zip(&one.head).for_each(|(sum, x)| *sum += x);
-                        sums.chosen.extend(one.chosen);
-                        sums.rejected.extend(one.rejected);
-                        (sums.logps, sums.tokens) = (sums.logps + one.logps, sums.tokens + one.tokens);
+                |(gradients, report)| {
+                    reports.add(report);
+                    match &mut sum {
+                        Some(sum) => {
+                            Gradients::add(sum, &gradients);
+                            spare.gradients.give(gradients);
+                        }
+                        None => sum = Some(gradients),
                     }
-                    None => sums = Some(one),
                 },
             )
         })?;
-        Ok(sums.expect("a step has a pass"))
+        Ok((sum.expect("a step has a pass"), reports))
     }
 
-    fn pass(&self, weights: &Weights<'_>, pass: &[usize], spare: &Spare) -> Result<Sums> {
-        let (compute, lm_weight) = (&self.config.train.compute, self.config.lm_weight);
+    /// Pass after pass.
+    fn gradients_on(&self, trainer: &mut Trainer) -> Result<Report> {
+        let mut reports = Report::default();
+        for pass in self.passes() {
+            let packed = self.packed(&pass)?;
+            let slopes = self.slopes(&packed);
+            let logps = trainer.forward(&packed, &self.config.train.compute, None, Some(&slopes))?;
+            let (d_ends, report) = self.judged(&logps, &trainer.ends()?)?;
+            trainer.backward_ends(&slopes, &d_ends)?;
+            reports.add(report);
+        }
+        Ok(reports)
+    }
+}
+
+impl Step<'_> {
+    fn passes(&self) -> Vec<Vec<usize>> {
+        self.pairs.balanced(self.batch, self.config.train.micro_batch_size, BOTH)
+    }
+
+    fn packed(&self, pass: &[usize]) -> Result<Packed> {
         let mut packed = Packed::default();
-        let predicted = usize::from(lm_weight > 0.0);
+        let predicted = usize::from(self.config.lm_weight > 0.0);
         for &i in pass {
             let [prompt, chosen, rejected] = self.ids(i);
-            if compute.share_prompts {
+            if self.config.train.compute.share_prompts {
                 packed.push_whole(&prompt, &[&chosen, &rejected], predicted)?;
             } else {
                 packed.push_whole(&prompt, &[&chosen], predicted)?;
                 packed.push_whole(&prompt, &[&rejected], 0)?;
             }
         }
+        Ok(packed)
+    }
+
+    /// Of the language-model loss in each log π: this pass's share of the mean over the whole step.
+    fn slopes(&self, packed: &Packed) -> Vec<f32> {
+        let slope = -self.config.lm_weight / self.pairs.n_reply_tokens(self.batch, Side::Chosen) as f64;
+        vec![slope as f32; packed.n_targets()]
+    }
+
+    /// What flows back into the ends of the replies (E, C), and the report of the pass.
+    fn judged(&self, logps: &[f32], ends: &[f32]) -> Result<(Vec<f32>, Report)> {
+        let rewards = of_ends(ends, self.head);
+        let leaf = Var::from_slice(&rewards, (rewards.len() / 2, 2), &Device::Cpu)?;
+        let side = |i: usize| leaf.narrow(1, i, 1);
+        let loss = (bradley_terry(&side(0)?, &side(1)?)?.sum_all()? / self.batch.len() as f64)?;
+        let dead = "the loss of Bradley and Terry depends on its rewards";
+        let d_rewards = loss.backward()?.get(&leaf).expect(dead).flatten_all()?.to_vec1::<f32>()?;
+        let (mut head, mut d_ends) = (vec![0f32; self.head.len()], vec![]);
+        for (slope, h) in d_rewards.iter().zip(ends.chunks_exact(head.len())) {
+            head.iter_mut().zip(h).for_each(|(sum, h)| *sum += slope * h);
+            d_ends.extend(self.head.iter().map(|w| slope * w));
+        }
+        let (chosen, rejected) = rewards.chunks_exact(2).map(|r| (r[0], r[1])).unzip();
+        let logps_sum = logps.iter().copied().map(f64::from).sum();
+        Ok((d_ends, Report { head, chosen, rejected, logps: logps_sum, tokens: logps.len() }))
+    }
+
+    fn pass(&self, weights: &Weights<'_>, pass: &[usize], spare: &Spare) -> Result<(Gradients, Report)> {
+        let packed = self.packed(pass)?;
         let mut gradients = spare.gradients.take().unwrap_or_else(|| Gradients::zeros(weights.config()));
         gradients.clear();
         spare.workspaces.with(|workspace| {
-            // Each pass's share of the mean over the whole step.
-            let slope = -lm_weight / self.pairs.n_reply_tokens(self.batch, Side::Chosen) as f64;
-            let slopes = vec![slope as f32; packed.n_targets()];
-            let logps = workspace.forward_known(weights, &packed, compute.keep(), None, &slopes, &mut gradients)?;
-            let rewards = of_ends(workspace.ends(weights, &packed), self.head);
-            let leaf = Var::from_slice(&rewards, (pass.len(), 2), &Device::Cpu)?;
-            let side = |i: usize| leaf.narrow(1, i, 1);
-            let loss = (bradley_terry(&side(0)?, &side(1)?)?.sum_all()? / self.batch.len() as f64)?;
-            let dead = "the loss of Bradley and Terry depends on its rewards";
-            let drewards = loss.backward()?.get(&leaf).expect(dead).flatten_all()?.to_vec1::<f32>()?;
-            let (mut head, mut dends) = (vec![0f32; self.head.len()], vec![]);
-            for (slope, h) in drewards.iter().zip(workspace.ends(weights, &packed).chunks_exact(head.len())) {
-                head.iter_mut().zip(h).for_each(|(sum, h)| *sum += slope * h);
-                dends.extend(self.head.iter().map(|w| slope * w));
-            }
-            workspace.backward_ends(weights, &packed, &slopes, &dends, &mut gradients)?;
-            let (chosen, rejected) = rewards.chunks_exact(2).map(|r| (r[0], r[1])).unzip();
-            let logps_sum = logps.iter().copied().map(f64::from).sum();
-            Ok(Sums { gradients, head, chosen, rejected, logps: logps_sum, tokens: logps.len() })
+            let (slopes, keep) = (self.slopes(&packed), self.config.train.compute.keep());
+            let logps = workspace.forward_known(weights, &packed, keep, None, &slopes, &mut gradients)?;
+            let (d_ends, report) = self.judged(&logps, workspace.ends(weights, &packed))?;
+            workspace.backward_ends(weights, &packed, &slopes, &d_ends, &mut gradients)?;
+            Ok((gradients, report))
         })
     }
 

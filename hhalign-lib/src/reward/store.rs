@@ -62,7 +62,7 @@ impl Store {
         let head = tensors.remove(HEAD)?.flatten_all().ok()?.to_vec1().ok()?;
         let gpt = Gpt::from_parameters(start.config.clone(), tensors, false).ok()?;
         let mut model = RewardModel::from_parts(&gpt, head, config.limits(max_length)).ok()?;
-        model.precision = config.train.compute.precision;
+        model.compute = config.train.compute.clone();
         (model.training, model.from_cache) = (Some(training), true);
         Some(model)
     }

@@ -1,22 +1,41 @@
 //! What takes a run's steps: this processor's cores, or a GPU.
 
 use super::TrainConfig;
-use super::objective::Metrics;
-use super::step::{Spare, Step};
 use crate::error::{Error, Result};
+use crate::fused::Workspace;
 use crate::gpu::Trainer;
 use crate::gradients::{Gradients, clip_scale};
 use crate::model::Gpt;
 use crate::optim::AdamW;
+use crate::parallel::Pool;
+
+/// A step, as both can take it.
+pub(crate) trait Work {
+    /// What is told of a step besides its gradients.
+    type Report;
+    /// The step's number.
+    fn number(&self) -> usize;
+    /// The gradients on this processor.
+    fn gradients(&self, spare: &Spare) -> Result<(Gradients, Self::Report)>;
+    /// The same on a GPU, where the gradients stay.
+    fn gradients_on(&self, trainer: &mut Trainer) -> Result<Self::Report>;
+}
+
+/// Memory between one step and the next: fresh memory would have to be cleared by the system first.
+#[derive(Default)]
+pub(crate) struct Spare {
+    pub(crate) workspaces: Pool<Workspace>,
+    pub(crate) gradients: Pool<Gradients>,
+}
 
 /// Memory of a run between its steps; on a GPU, its weights and moments as well.
-pub(super) enum Engine {
+pub(crate) enum Engine {
     Cpu { spare: Spare, gradients: Option<Gradients> },
     Gpu(Box<Trainer>),
 }
 
 impl Engine {
-    pub(super) fn new(config: &TrainConfig, model: &Gpt, optimizer: &AdamW) -> Result<Self> {
+    pub(crate) fn new(config: &TrainConfig, model: &Gpt, optimizer: &AdamW) -> Result<Self> {
         // Dropout is drawn by the composed model only.
         let gpu = if config.dropout(model) > 0.0 { None } else { config.compute.gpu()? };
         Ok(match gpu {
@@ -25,27 +44,27 @@ impl Engine {
         })
     }
 
-    /// The gradients of a step, kept here: their norm, and the step's metrics.
-    pub(super) fn gradients(&mut self, step: &Step<'_>) -> Result<(f64, Metrics)> {
+    /// The gradients of a step, kept here: their norm, and the step's report.
+    pub(crate) fn gradients<W: Work>(&mut self, step: &W) -> Result<(f64, W::Report)> {
         match self {
             Self::Cpu { spare, gradients } => {
-                let (found, metrics) = step.gradients(spare)?;
+                let (found, report) = step.gradients(spare)?;
                 let norm = found.norm()?;
                 *gradients = Some(found);
-                Ok((finite(norm, step)?, metrics))
+                Ok((finite(norm, step.number())?, report))
             }
             Self::Gpu(trainer) => loop {
-                let metrics = step.gradients_on(trainer)?;
+                let report = step.gradients_on(trainer)?;
                 let norm = trainer.norm()?;
                 if norm.is_finite() || !trainer.try_smaller()? {
-                    return Ok((finite(norm, step)?, metrics));
+                    return Ok((finite(norm, step.number())?, report));
                 }
             },
         }
     }
 
     /// The optimiser's step on these gradients, clipped.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         model: &Gpt,
         optimizer: &mut AdamW,
@@ -79,7 +98,7 @@ impl Engine {
     }
 
     /// Brings model and optimiser on this processor up to date, for somebody who will look at them.
-    pub(super) fn write_all(&mut self, model: &Gpt, optimizer: &mut AdamW) -> Result<()> {
+    pub(crate) fn write_all(&mut self, model: &Gpt, optimizer: &mut AdamW) -> Result<()> {
         match self {
             Self::Cpu { .. } => Ok(()),
             Self::Gpu(trainer) => {
@@ -90,12 +109,12 @@ impl Engine {
     }
 }
 
-fn finite(norm: f64, step: &Step<'_>) -> Result<f64> {
+fn finite(norm: f64, step: usize) -> Result<f64> {
     if norm.is_finite() {
         return Ok(norm);
     }
     Err(Error::new(
-        format!("the gradient is not finite at step {}", step.number),
+        format!("the gradient is not finite at step {step}"),
         norm.to_string(),
         "lower learning_rate or raise warmup_steps, and start from the last checkpoint",
     ))

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use dpo::{Dpo, evaluate_preferences};
+pub(crate) use engine::{Engine, Spare, Work};
 pub use history::{History, Mark, Record};
 pub use pitfall::Pitfall;
 pub use recipe::Recipe;

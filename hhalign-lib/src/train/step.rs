@@ -3,23 +3,17 @@
 use candle_core::{Device, Var};
 
 use super::TrainConfig;
+use super::engine::{Spare, Work};
 use super::objective::{Metrics, Objective, Scored};
 use crate::error::Result;
-use crate::fused::{Guesses, Purpose, Weights, Workspace, with_weights};
+use crate::fused::{Guesses, Purpose, Weights, with_weights};
 use crate::gpu::Trainer;
 use crate::gradients::Gradients;
 use crate::model::Gpt;
 use crate::nn::Dropout;
-use crate::parallel::{self, Pool};
+use crate::parallel;
 use crate::rng::stream;
 use crate::score;
-
-/// Memory between one step and the next: fresh memory would have to be cleared by the system first.
-#[derive(Default)]
-pub(super) struct Spare {
-    workspaces: Pool<Workspace>,
-    pub(super) gradients: Pool<Gradients>,
-}
 
 /// One step: which pairs, for what, and how.
 pub(super) struct Step<'a> {
@@ -34,9 +28,15 @@ pub(super) struct Step<'a> {
     pub(super) log: bool,
 }
 
-impl Step<'_> {
-    /// The gradients of the whole step, added up over its passes in their order, and its metrics.
-    pub(super) fn gradients(&self, spare: &Spare) -> Result<(Gradients, Metrics)> {
+impl Work for Step<'_> {
+    type Report = Metrics;
+
+    fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Added up over the passes in their order.
+    fn gradients(&self, spare: &Spare) -> Result<(Gradients, Metrics)> {
         let data = self.objective.data();
         let passes = data.balanced(self.batch, self.config.micro_batch_size, self.objective.sides());
         let passes: Vec<(usize, Vec<usize>)> = passes.into_iter().enumerate().collect();
@@ -62,6 +62,23 @@ impl Step<'_> {
         Ok((sum.expect("a step has a pass"), logged))
     }
 
+    /// Pass after pass.
+    fn gradients_on(&self, trainer: &mut Trainer) -> Result<Metrics> {
+        let (data, compute, mut logged) = (self.objective.data(), &self.config.compute, Metrics::default());
+        for pass in data.balanced(self.batch, self.config.micro_batch_size, self.objective.sides()) {
+            let packed = data.packed(&pass, self.objective.sides(), compute.share_prompts)?;
+            let mut guesses = self.log.then(Guesses::default);
+            let known = self.objective.known_slopes(&pass, self.batch);
+            let logps = trainer.forward(&packed, compute, guesses.as_mut(), known.as_deref())?;
+            let (slopes, metrics) = self.slopes(&pass, logps, guesses.as_ref(), known)?;
+            logged.merge(metrics);
+            trainer.backward(&slopes)?;
+        }
+        Ok(logged)
+    }
+}
+
+impl Step<'_> {
     fn fused_pass(&self, weights: &Weights<'_>, pass: &[usize], spare: &Spare) -> Result<(Gradients, Metrics)> {
         let compute = &self.config.compute;
         let packed = self.objective.data().packed(pass, self.objective.sides(), compute.share_prompts)?;
@@ -80,21 +97,6 @@ impl Step<'_> {
             workspace.backward(weights, &packed, &slopes, &mut gradients)?;
             Ok((gradients, metrics))
         })
-    }
-
-    /// The same on a GPU, pass after pass; the gradients stay there.
-    pub(super) fn gradients_on(&self, trainer: &mut Trainer) -> Result<Metrics> {
-        let (data, compute, mut logged) = (self.objective.data(), &self.config.compute, Metrics::default());
-        for pass in data.balanced(self.batch, self.config.micro_batch_size, self.objective.sides()) {
-            let packed = data.packed(&pass, self.objective.sides(), compute.share_prompts)?;
-            let mut guesses = self.log.then(Guesses::default);
-            let known = self.objective.known_slopes(&pass, self.batch);
-            let logps = trainer.forward(&packed, compute, guesses.as_mut(), known.as_deref())?;
-            let (slopes, metrics) = self.slopes(&pass, logps, guesses.as_ref(), known)?;
-            logged.merge(metrics);
-            trainer.backward(&slopes)?;
-        }
-        Ok(logged)
     }
 
     /// What flows back into each log π. From here to the loss it is the composed path: a lesson and a run call one and the
