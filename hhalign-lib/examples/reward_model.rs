@@ -7,14 +7,13 @@
 //! --save writes a folder for transformers for each model, --parity the first one's scores for
 //! `scripts/check_transformers.py`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use hhalign::data::split::split;
 use hhalign::error::{Error, Result};
 use hhalign::prelude::*;
-use hhalign::reward::whole_dialogues;
 use hhalign::stats::wilson;
 
 fn main() -> Result<()> {
@@ -45,7 +44,7 @@ fn main() -> Result<()> {
         outer.overlap()
     );
     let cache = path("cache");
-    let groups = groups(&inner.train, &inner.held_out, tokens)?;
+    let groups = RewardGroup::by_kind(&inner.train, &inner.held_out, &tokenizer, 256)?;
     let (mut sums, mut hashes, mut last) = (vec![(0.0, 0.0); held_out.len()], vec![], None);
     let start = Gpt::new(gpt, 0)?;
     let start = if real { language_model(start, &train, &watched, cache.as_deref())? } else { start };
@@ -66,7 +65,10 @@ fn main() -> Result<()> {
         }
         let known = |pairs: &[Pair]| -> Vec<usize> {
             let names: Vec<&str> = model.models().map(|(name, _)| name).collect();
-            pairs.iter().map(|pair| names.iter().position(|name| *name == kind(pair)).unwrap_or(0)).collect()
+            pairs
+                .iter()
+                .map(|pair| names.iter().position(|name| *name == RewardGroup::kind_of(pair)).unwrap_or(0))
+                .collect()
         };
         let margins = |(chosen, rejected): (Vec<f32>, Vec<f32>)| -> Vec<f32> {
             chosen.iter().zip(rejected).map(|(c, r)| c - r).collect()
@@ -97,25 +99,6 @@ fn main() -> Result<()> {
         (Some(file), Some((_, model))) => parity(model, &held_out.head(12), &file),
         _ => Ok(()),
     }
-}
-
-/// The kind of request: the first word of the subset's name, `embedded` for the whole embedded set.
-fn kind(pair: &Pair) -> String {
-    pair.origin.subset.split('-').next().unwrap_or_default().to_string()
-}
-
-/// Pairs by the kind of request.
-fn groups(
-    train: &[Pair],
-    watched: &[Pair],
-    tokens: impl Fn(&[Pair]) -> Result<TokenizedPairs>,
-) -> Result<Vec<RewardGroup>> {
-    let names: BTreeSet<String> = train.iter().map(kind).collect();
-    let of = |pairs: &[Pair], wanted: &str| {
-        tokens(&pairs.iter().filter(|pair| kind(pair) == wanted).cloned().collect::<Vec<_>>())
-    };
-    let group = |name: String| Ok(RewardGroup { pairs: of(train, &name)?, watched: of(watched, &name)?, name });
-    names.into_iter().map(group).collect()
 }
 
 fn read_options() -> Result<BTreeMap<String, String>> {

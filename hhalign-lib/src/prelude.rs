@@ -33,7 +33,7 @@ pub use crate::nn::Dropout;
 pub use crate::options::RunOptions;
 pub use crate::plot::{Figure, Panel, figures};
 pub use crate::report::write_report;
-pub use crate::reward::{RewardConfig, RewardGroup, RewardMixture, RewardModel};
+pub use crate::reward::{RewardConfig, RewardGroup, RewardMixture, RewardModel, whole_dialogues};
 pub use crate::sample::{Reply, Sampler};
 pub use crate::score::{pair_logps, reference_logps, score_pairs};
 pub use crate::stats::{

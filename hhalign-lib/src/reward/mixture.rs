@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RewardConfig, RewardModel};
 use crate::batch::TokenizedPairs;
+use crate::data::Pair;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Gpt;
@@ -25,6 +26,38 @@ pub struct RewardGroup {
     pub pairs: TokenizedPairs,
     /// Pairs on which the best moment is chosen.
     pub watched: TokenizedPairs,
+}
+
+impl RewardGroup {
+    /// The kind of request that a pair's subset is named after: `harmless` of `harmless-base`, the whole name of others.
+    pub fn kind_of(pair: &Pair) -> &str {
+        pair.origin.subset.split('-').next().unwrap_or_default()
+    }
+
+    /// Pairs by [`RewardGroup::kind_of`], in the order of the names.
+    ///
+    /// # Errors
+    /// A text that the tokenizer cannot read, or a `max_length` that is too short.
+    ///
+    /// # Example
+    /// ```
+    /// use hhalign::prelude::*;
+    /// let data = Dataset::embedded(1, 40)?;
+    /// let tokenizer = Tokenizer::train(&data.pairs, 300)?;
+    /// let (train, watched) = data.pairs.split_at(36);
+    /// let groups = RewardGroup::by_kind(train, watched, &tokenizer, 128)?;
+    /// assert_eq!((groups.len(), groups[0].pairs.len(), groups[0].watched.len()), (1, 36, 4));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn by_kind(train: &[Pair], watched: &[Pair], tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<Self>> {
+        let of = |pairs: &[Pair], kind: &str| {
+            let own: Vec<Pair> = pairs.iter().filter(|p| Self::kind_of(p) == kind).cloned().collect();
+            TokenizedPairs::new(&own, tokenizer, max_length)
+        };
+        let kinds: BTreeSet<&str> = train.iter().map(Self::kind_of).collect();
+        let group = |kind: &str| Ok(Self { name: kind.into(), pairs: of(train, kind)?, watched: of(watched, kind)? });
+        kinds.into_iter().map(group).collect()
+    }
 }
 
 /// One reward model for each kind of request, and a classifier that reads the kind off the prompt.
