@@ -22,8 +22,8 @@ DRIVER_FOLDERS = ["", "/usr/lib64-nvidia/", "/usr/local/nvidia/lib64/", "/usr/li
 LIBRARIES = ["cublas", "cublasLt", "nvrtc"]
 
 
-def driver() -> tuple[str, int] | None:
-    """Where the driver's library lies, and the CUDA version it serves (12080 is 12.8)."""
+def driver() -> tuple[Path, int] | None:
+    """The driver's library, and the CUDA version it serves (12080 is 12.8)."""
     for folder in DRIVER_FOLDERS:
         try:
             library = ctypes.CDLL(f"{folder}libcuda.so.1")
@@ -31,14 +31,20 @@ def driver() -> tuple[str, int] | None:
             continue
         version = ctypes.c_int()
         if library.cuInit(0) == 0 and library.cuDriverGetVersion(ctypes.byref(version)) == 0:
-            return folder, version.value
+            return loaded("libcuda.so"), version.value
         return None
     return None
 
 
-def folders() -> list[Path]:
-    """Where CUDA's libraries usually lie, best first."""
-    found = [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p]
+def loaded(name: str) -> Path:
+    """Where a library lies that this process has opened: the loader found it by rules that the kernel's process may not share."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return Path(next(line.split(maxsplit=5)[5] for line in lines if f"/{name}" in line)).resolve()
+
+
+def folders(but: Path) -> list[Path]:
+    """Where CUDA's libraries usually lie, best first, the folder that this script fills not among them."""
+    found = [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p and Path(p).resolve() != but.resolve()]
     for root in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(root):
             found.append(Path(os.environ[root]) / "lib64")
@@ -50,39 +56,45 @@ def folders() -> list[Path]:
         listed = subprocess.run([python, "-c", code], capture_output=True, text=True)
         for packages in listed.stdout.split():
             found += sorted(Path(packages).glob("nvidia/*/lib"), reverse=True)
+    # Last, where an earlier run found them.
+    found += sorted({path.resolve().parent for path in but.glob("lib*.so*")})
     return [folder for folder in found if folder.is_dir()]
 
 
-def newest(name: str, major: int) -> Path | None:
+def newest(name: str, major: int, places: list[Path]) -> Path | None:
     """The library `name` of a major version of CUDA: cuBLAS, cuBLASLt and NVRTC count alike."""
-    for folder in folders():
+    for folder in places:
         for path in folder.glob(f"lib{name}.so.{major}*"):
             if re.fullmatch(rf"lib{name}\.so\.{major}(\.\d+)*", path.name):
                 return path
     return None
 
 
-def find(version: int) -> dict[str, Path] | None:
+def find(version: int, but: Path) -> dict[str, Path] | None:
+    places = folders(but)
     for major in range(version // 1000, 11, -1):
-        found = {name: newest(name, major) for name in LIBRARIES}
+        found = {name: newest(name, major, places) for name in LIBRARIES}
         if all(found.values()):
-            return found
+            return {name: path.resolve() for name, path in found.items() if path}
     return None
 
 
-def link(folder: Path, found: dict[str, Path], driver_folder: str) -> None:
+def link(folder: Path, found: dict[str, Path], driver_library: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, path in found.items():
         soname = re.match(rf"lib{name}\.so\.\d+", path.name).group()
         for alias in {f"lib{name}.so", soname, path.name}:
-            (folder / alias).symlink_to(path.resolve())
+            (folder / alias).symlink_to(path)
     # NVRTC opens these by their own names.
-    for path in found["nvrtc"].resolve().parent.glob("libnvrtc-builtins.so*"):
+    for path in found["nvrtc"].parent.glob("libnvrtc-builtins.so*"):
         (folder / path.name).symlink_to(path.resolve())
-    if driver_folder:
-        for name in ("libcuda.so.1", "libcuda.so"):
-            (folder / name).symlink_to(Path(driver_folder) / "libcuda.so.1")
+    for name in ("libcuda.so.1", "libcuda.so"):
+        (folder / name).symlink_to(driver_library)
+    # What the driver opens to translate kernels for a card that is newer than NVRTC.
+    for part in ("ptxjitcompiler", "nvvm", "gpucomp"):
+        for path in driver_library.parent.glob(f"libnvidia-{part}*.so*"):
+            (folder / path.name).symlink_to(path.resolve())
 
 
 def main() -> None:
@@ -95,18 +107,18 @@ def main() -> None:
         shutil.rmtree(args.folder, ignore_errors=True)
         print("no GPU: libcuda.so.1, NVIDIA's driver, does not answer here; the CPU is used")
         return
-    driver_folder, version = there
+    driver_library, version = there
     text = f"CUDA {version // 1000}.{version % 1000 // 10}"
-    found = find(version)
+    found = find(version, args.folder)
     if found is None and args.requirements:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(args.requirements)]
         subprocess.run(command, check=False)
-        found = find(version)
+        found = find(version, args.folder)
     if found is None:
         shutil.rmtree(args.folder, ignore_errors=True)
         print(f"a driver for {text}, but no cuBLAS and NVRTC of one version up to it; pip install -r requirements-gpu.txt; the CPU is used")
         return
-    link(args.folder, found, driver_folder)
+    link(args.folder, found, driver_library)
     print(f"a driver for {text}; cuBLAS and NVRTC from {found['cublas'].parent}")
 
 

@@ -41,7 +41,7 @@ evcxr_version() { cargo install --list 2>/dev/null | sed -n 's/^evcxr_jupyter v\
 
 # What a prebuilt engine must fit: the compiler of the cells, and the sources that the kernel reads.
 engine_stamp() {
-  rustc -vV | sed -n 's/^commit-hash: /rustc /p; s/^host: /host /p'
+  rustc -vV | sed -n 's/^commit-hash: /rustc /p; s/^release: /version /p; s/^host: /host /p'
   printf 'sources %s\n' "$(cd "$ROOT" && find hhalign-lib/src Cargo.lock -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)"
 }
 

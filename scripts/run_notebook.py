@@ -333,8 +333,9 @@ def main() -> int:
 
     html = executed.with_suffix(".html")
     write_html(nb, html)
-    table = args.out / "model_comparison.csv"
-    if table.exists() and table.stat().st_mtime >= begin - 2:
+    # Of this run; a notebook may have a results folder of its own in the one given.
+    tables = [args.out / "model_comparison.csv", *sorted(args.out.glob("*/model_comparison.csv"))]
+    for table in (path for path in tables if path.exists() and path.stat().st_mtime >= begin - 2):
         print()
         print_table(table)
     print(f"\nfiles in {args.out}:")

@@ -50,7 +50,8 @@ fn runs_on_a_gpu_follow_those_on_the_cpu() {
     if std::env::var("HHALIGN_DEVICE").is_err() && common::emulated(16).is_none() {
         return;
     }
-    let cpu_replies = if std::env::var("HHALIGN_DEVICE").is_err() {
+    let device = std::env::var("HHALIGN_DEVICE").unwrap_or("emulated".into());
+    let cpu_replies = {
         // SAFETY: no other thread of this process reads the environment yet.
         #[allow(unsafe_code)]
         unsafe {
@@ -59,11 +60,9 @@ fn runs_on_a_gpu_follow_those_on_the_cpu() {
         let replies = greedy.replies(&cpu_model, &tokenizer, &prompts).unwrap();
         #[allow(unsafe_code)]
         unsafe {
-            std::env::set_var("HHALIGN_DEVICE", "emulated");
+            std::env::set_var("HHALIGN_DEVICE", device);
         }
-        Some(replies)
-    } else {
-        None
+        replies
     };
     println!("on {}", Device::Auto.describe());
 
@@ -106,9 +105,7 @@ fn runs_on_a_gpu_follow_those_on_the_cpu() {
     let (gpu, cpu) = (score(Device::Auto), score(Device::Cpu));
     let gap = gpu.chosen.iter().zip(&cpu.chosen).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(gap < 1e-3, "scores {gap} apart");
-    if let Some(expected) = cpu_replies {
-        assert_eq!(greedy.replies(&cpu_model, &tokenizer, &prompts).unwrap(), expected);
-    }
+    assert_eq!(greedy.replies(&cpu_model, &tokenizer, &prompts).unwrap(), cpu_replies);
     let drawn = Sampler { temperature: 1.0, max_new_tokens: 4, ..Sampler::default() };
     let replies = |p: &[String]| drawn.replies(&cpu_model, &tokenizer, p).unwrap();
     assert_eq!(replies(&prompts), replies(&prompts), "the same seed draws the same");

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 mode, (n_layer, n_head, width, vocabulary, batch, length, steps) = sys.argv[1], map(int, sys.argv[2:9])
 compiled, bf16 = "compile" in sys.argv[9:], "bf16" in sys.argv[9:]
 device = "cuda" if torch.cuda.is_available() and "cpu" not in sys.argv[9:] else "cpu"
+# A T4 has no bf16: there it is f16, as here. Nothing is learnt, so no gradients are scaled.
+half = torch.float16 if device == "cuda" and torch.cuda.get_device_capability()[0] < 8 else torch.bfloat16
 torch.manual_seed(0)
 
 
@@ -77,7 +79,7 @@ def loss_of(ids):
 
 
 def step(ids):
-    with torch.autocast(device, torch.bfloat16, enabled=bf16):
+    with torch.autocast(device, half, enabled=bf16):
         loss = loss_of(ids)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -131,7 +131,8 @@ impl Dataset {
         Self::from_rows(&name, source::read_rows(path)?)
     }
 
-    /// A subset of Anthropic's HH data from the hub: one of [`SUBSETS`], at the pinned commit unless another is named.
+    /// A subset of Anthropic's HH data from the hub: one of [`SUBSETS`], or `all` of them, at the pinned commit unless another
+    /// is named.
     ///
     /// The data set's name holds repository, commit and subset, so every result says what it was made of.
     ///
@@ -146,16 +147,19 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::hub`].
     pub fn from_hub(hub: &Hub, subset: &str, revision: Option<&str>) -> Result<Self> {
-        if !SUBSETS.contains(&subset) {
-            let fix = format!("choose one of {}", SUBSETS.join(", "));
+        let subsets: Vec<&str> = SUBSETS.into_iter().filter(|s| *s == subset || subset == "all").collect();
+        if subsets.is_empty() {
+            let fix = format!("choose one of {}, or all", SUBSETS.join(", "));
             return Err(Error::new(format!("{HH_RLHF} has no such subset of preferences"), format!("{subset:?}"), fix));
         }
         let repo = Repo::dataset(HH_RLHF);
         let repo = revision.map_or_else(|| repo.clone(), |revision| repo.clone().at(revision));
         // In the order in which a folder is read, so that the hash is the same.
-        let paths = ["test", "train"].map(|side| format!("{subset}/{side}.jsonl.gz"));
-        let snapshot = hub.files(&repo, &[&paths[0], &paths[1]])?;
-        let rows = source::read_files(&paths.map(|path| snapshot.folder.join(path)), &snapshot.folder)?;
+        let both = |subset: &str| ["test", "train"].map(|side| format!("{subset}/{side}.jsonl.gz"));
+        let paths: Vec<String> = subsets.into_iter().flat_map(both).collect();
+        let snapshot = hub.files(&repo, &paths.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let files: Vec<_> = paths.iter().map(|path| snapshot.folder.join(path)).collect();
+        let rows = source::read_files(&files, &snapshot.folder)?;
         Self::from_rows(&format!("{HH_RLHF}@{}, {subset}", snapshot.commit), rows)
     }
 

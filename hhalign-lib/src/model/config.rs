@@ -128,3 +128,21 @@ impl GptConfig {
         self.parameters().iter().map(|p| p.1.iter().product::<usize>()).sum()
     }
 }
+
+/// In one line, for a report.
+///
+/// # Example
+/// ```
+/// let config = hhalign::model::Preset::Toy.config(2048);
+/// assert_eq!(config.to_string(), "GPT-2's, 4 layers, 4 heads, 128 wide, 2048 ids, up to 256 tokens");
+/// ```
+impl std::fmt::Display for GptConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { n_layer, n_head, n_embd, vocab_size, block_size, .. } = self;
+        write!(
+            f,
+            "GPT-2's, {n_layer} layers, {n_head} heads, {n_embd} wide, {vocab_size} ids, up to {block_size} tokens"
+        )?;
+        if self.dropout > 0.0 { write!(f, ", dropout {}", self.dropout) } else { Ok(()) }
+    }
+}

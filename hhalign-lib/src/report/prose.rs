@@ -65,7 +65,7 @@ fn from_hub(data: &str) -> Option<String> {
     let (commit, rest) = data.strip_prefix(HH_RLHF)?.strip_prefix('@')?.split_once(", ")?;
     let subset = rest.split(", ").next()?;
     // The name comes from a file and goes into a command: only what a commit and a subset can be called.
-    let sound = SUBSETS.contains(&subset) && commit.bytes().all(|b| b.is_ascii_alphanumeric());
+    let sound = (subset == "all" || SUBSETS.contains(&subset)) && commit.bytes().all(|b| b.is_ascii_alphanumeric());
     sound.then(|| format!("hub:{subset}@{commit}"))
 }
 

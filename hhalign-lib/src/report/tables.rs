@@ -6,14 +6,17 @@ use crate::eval::measure::Instrument;
 use crate::table::{escape, grouped};
 
 /// The settings that have a row of their own, in order; whatever else a run wrote follows them.
-const SETTINGS: [(&str, &str); 10] = [
+const SETTINGS: [(&str, &str); 13] = [
     ("preset", "Preset"),
+    ("architecture", "Architecture"),
     ("parameters", "Parameters"),
     ("pairs_train", "Pairs for training"),
     ("pairs_held_out", "Pairs held out"),
     ("pairs_judge", "Pairs for the judge, none of them among the others"),
     ("sft_steps", "Steps of supervised fine-tuning"),
+    ("sft_optimiser", "Its optimiser"),
     ("dpo_steps", "Steps of preference optimisation"),
+    ("dpo_optimiser", "Its optimiser"),
     ("temperature", "Sampling temperature"),
     ("samples", "Replies drawn for each prompt (toxicity)"),
     ("max_new_tokens", "Longest reply, tokens"),

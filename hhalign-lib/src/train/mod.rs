@@ -105,6 +105,26 @@ impl Default for TrainConfig {
     }
 }
 
+/// The optimiser in one line, for a report.
+///
+/// # Example
+/// ```
+/// let line = hhalign::train::TrainConfig::default().to_string();
+/// assert!(line.starts_with("AdamW, learning rate 0.001 (20 steps of warm-up, then a cosine to a tenth of it)"), "{line}");
+/// ```
+impl std::fmt::Display for TrainConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let end =
+            if self.min_lr_ratio == 0.1 { "a tenth of it".into() } else { format!("{} of it", self.min_lr_ratio) };
+        let AdamWConfig { beta1, beta2, weight_decay, .. } = self.adamw;
+        write!(
+            f,
+            "AdamW, learning rate {} ({} steps of warm-up, then a cosine to {end}), batches of {}, gradients clipped at {}, betas {beta1} and {beta2}, weight decay {weight_decay}",
+            self.learning_rate, self.warmup_steps, self.batch_size, self.max_grad_norm
+        )
+    }
+}
+
 impl TrainConfig {
     /// What decides the numbers of a run, as JSON. Where, when and how often to save or pause, and whether to print, may
     /// change from one part of a run to the next.

@@ -280,6 +280,19 @@ fn data_from_the_hub_are_those_of_the_same_files() {
     assert!(in_a_process_of_its_own(&server, &cache, "data").contains(&format!("data {}", data.hash())));
     assert_eq!(server.asked().len(), 2, "the other process takes it from the cache");
 
+    // All subsets are those of the same folder, in its order.
+    let subsets = ["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"];
+    let files = subsets.iter().flat_map(|s| sides.iter().map(move |(side, _)| format!("{s}/{side}.jsonl.gz")));
+    let files: Vec<(String, Vec<u8>)> = files.enumerate().map(|(i, name)| (name, rows(&format!("f{i}-"), 9))).collect();
+    let named: Vec<_> =
+        files.iter().map(|(name, b)| (format!("datasets/Anthropic/hh-rlhf/{name}"), b.clone())).collect();
+    let server_of_all = Server::good(&named.iter().map(|(n, b)| (n.as_str(), b.clone())).collect::<Vec<_>>());
+    let (cache_of_all, folder) = (Folder::new("hub-all"), Folder::new("hub-all-folder"));
+    let all = Dataset::from_hub(&server_of_all.hub(&cache_of_all.0), "all", Some(COMMIT)).unwrap();
+    assert_eq!((all.name.as_str(), all.pairs.len()), (format!("Anthropic/hh-rlhf@{COMMIT}, all").as_str(), 72));
+    files.iter().for_each(|(name, bytes)| drop(folder.write(name, bytes)));
+    assert_eq!(all.hash(), Dataset::read(&folder.0).unwrap().hash());
+
     let wrong = error(Dataset::hub("harmless", None));
     assert!(wrong.fix().contains("harmless-base, helpful-base"), "{wrong}");
     let pinned = Hub { offline: true, ..server.hub(&cache.0) };
