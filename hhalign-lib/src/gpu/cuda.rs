@@ -23,6 +23,8 @@ pub(super) struct Cuda {
     modules: Mutex<HashMap<Storage, Module>>,
     /// Major and minor number of the card's architecture: (7, 5) is a T4, (8, 0) an A100, (9, 0) an H100.
     capability: (i32, i32),
+    /// Whether the card can read the processor's memory where it lies.
+    reads_in_place: bool,
 }
 
 struct Blas {
@@ -100,6 +102,7 @@ impl Cuda {
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         );
+        let reads_in_place = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS)? == 1;
         // SAFETY: each handle is made right before it is used, in the context that is made current.
         #[allow(unsafe_code)]
         unsafe {
@@ -108,12 +111,15 @@ impl Cuda {
             let stream = driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(broken)?;
             let handle = blas::create_handle().map_err(|e| failed("cuBLAS", e))?;
             blas::set_stream(handle, stream.cast()).map_err(|e| failed("cuBLAS", e))?;
+            // Parts of a long sum would else be added in 16 bits.
+            let exact = blas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+            blas_sys::cublasSetMathMode(handle, exact).result().map_err(|e| failed("cuBLAS", e))?;
             let workspace = driver::malloc_sync(WORKSPACE).map_err(broken)?;
             blas_sys::cublasSetWorkspace_v2(handle, workspace as *mut c_void, WORKSPACE)
                 .result()
                 .map_err(|e| failed("cuBLAS", e))?;
             let blas = Mutex::new(Blas { handle, workspace });
-            Ok(Self { device, context, stream, blas, modules: Mutex::default(), capability })
+            Ok(Self { device, context, stream, blas, modules: Mutex::default(), capability, reads_in_place })
         }
     }
 
@@ -242,8 +248,12 @@ impl Card for Cuda {
             return Ok(());
         }
         self.enter()?;
-        // Pageable memory is copied before the call returns, so `bytes` may go.
-        unsafe { driver::memcpy_htod_async(at, bytes, self.stream) }.map_err(|e| failed("copy to the card", e))
+        // Pageable memory is staged before the call returns, so `bytes` may go; a card that reads it in place is waited for.
+        unsafe { driver::memcpy_htod_async(at, bytes, self.stream) }.map_err(|e| failed("copy to the card", e))?;
+        if self.reads_in_place {
+            unsafe { driver::stream::synchronize(self.stream) }.map_err(|e| failed("copy to the card", e))?;
+        }
+        Ok(())
     }
 
     fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
@@ -266,7 +276,8 @@ impl Card for Cuda {
     fn launch(&self, storage: Storage, launch: &Launch<'_>) -> Result<()> {
         self.enter()?;
         let function = self.function(storage, launch.kernel)?;
-        if launch.shared > 48 << 10 {
+        // Up to 48 KB may be taken without asking, a kernel's fixed arrays among them.
+        if launch.shared > 46 << 10 {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             unsafe { driver::function::set_function_attribute(function, attribute, launch.shared as i32) }.map_err(
                 |e| {
@@ -329,15 +340,16 @@ impl Card for Cuda {
     }
 
     fn supports(&self, storage: Storage) -> Result<()> {
-        if storage == Storage::Bf16 && self.capability.0 < 8 {
-            let got = format!("{} of architecture {}.{}", self.name(), self.capability.0, self.capability.1);
-            return Err(Error::new(
-                "this GPU has no bf16",
-                got,
-                "use Precision::Auto, which takes f16 with loss scaling",
-            ));
+        let (needed, what, fix) = match storage {
+            Storage::F32 => return Ok(()),
+            Storage::Bf16 => ((8, 0), "this GPU has no bf16", "use Precision::Auto, which takes what there is"),
+            Storage::F16 => ((7, 5), "this GPU is too old for our kernels in f16", "use Precision::F32"),
+        };
+        if self.capability >= needed {
+            return Ok(());
         }
-        Ok(())
+        let got = format!("{} of architecture {}.{}", self.name(), self.capability.0, self.capability.1);
+        Err(Error::new(what, got, fix))
     }
 }
 

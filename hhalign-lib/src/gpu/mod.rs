@@ -198,8 +198,10 @@ impl Gpu {
             Precision::F32 => Storage::F32,
             Precision::Bf16 => Storage::Bf16,
             Precision::F16 => Storage::F16,
-            Precision::Auto if self.card.supports(Storage::Bf16).is_ok() => Storage::Bf16,
-            Precision::Auto => Storage::F16,
+            Precision::Auto => [Storage::Bf16, Storage::F16]
+                .into_iter()
+                .find(|s| self.card.supports(*s).is_ok())
+                .unwrap_or(Storage::F32),
         };
         self.card.supports(storage)?;
         Ok(Numbers { storage, tf32 })

@@ -75,12 +75,15 @@ KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const
             float p = seen ? quick_exp(score - larger) : 0.0f, shrink = quick_exp(most[i] - larger);
             total[i] = total[i] * shrink + warp_sum(p);
             most[i] = larger;
-            for (int j = 0; j < COLUMNS; j++) sum[i][j] *= shrink;
+            // In registers while the keys pass by.
+            float own[COLUMNS];
+            for (int j = 0; j < COLUMNS; j++) own[j] = sum[i][j] * shrink;
             for (int key = 0; key < n; key++) {
                 float weight = __shfl_sync(0xffffffffu, p, key);
                 for (int j = 0; j < COLUMNS; j++)
-                    if (lane + 32 * j < d) sum[i][j] += weight * v[key * (d + 1) + lane + 32 * j];
+                    if (lane + 32 * j < d) own[j] += weight * v[key * (d + 1) + lane + 32 * j];
             }
+            for (int j = 0; j < COLUMNS; j++) sum[i][j] = own[j];
         }
     }
     for (int i = 0; i < 8; i++) {
@@ -132,11 +135,14 @@ KERNEL void attention_queries(S* d_qkv, const S* d_out, const float* delta, cons
                 float p = quick_exp(scale * dot(q + query * stride, k + lane * stride, d) - lse[(long)row * heads + head]);
                 ds = p * (dot(g + query * stride, v + lane * stride, d) - delta[(long)row * heads + head]) * scale;
             }
+            float own[COLUMNS];
+            for (int j = 0; j < COLUMNS; j++) own[j] = sum[i][j];
             for (int key = 0; key < n; key++) {
                 float weight = __shfl_sync(0xffffffffu, ds, key);
                 for (int j = 0; j < COLUMNS; j++)
-                    if (lane + 32 * j < d) sum[i][j] += weight * k[key * stride + lane + 32 * j];
+                    if (lane + 32 * j < d) own[j] += weight * k[key * stride + lane + 32 * j];
             }
+            for (int j = 0; j < COLUMNS; j++) sum[i][j] = own[j];
         }
     }
     for (int i = 0; i < 8; i++) {
@@ -180,14 +186,17 @@ KERNEL void attention_keys(S* d_qkv, const S* d_out, const float* delta, const f
                 p = quick_exp(scale * dot(q + lane * stride, k + key * stride, d) - lse[(long)row * heads + head]);
                 ds = p * (dot(g + lane * stride, v + key * stride, d) - delta[(long)row * heads + head]) * scale;
             }
+            float own_k[COLUMNS], own_v[COLUMNS];
+            for (int j = 0; j < COLUMNS; j++) own_k[j] = d_k[i][j], own_v[j] = d_v[i][j];
             for (int query = 0; query < n; query++) {
                 float weight = __shfl_sync(0xffffffffu, p, query), slope = __shfl_sync(0xffffffffu, ds, query);
                 for (int j = 0; j < COLUMNS; j++)
                     if (lane + 32 * j < d) {
-                        d_v[i][j] += weight * g[query * stride + lane + 32 * j];
-                        d_k[i][j] += slope * q[query * stride + lane + 32 * j];
+                        own_v[j] += weight * g[query * stride + lane + 32 * j];
+                        own_k[j] += slope * q[query * stride + lane + 32 * j];
                     }
             }
+            for (int j = 0; j < COLUMNS; j++) d_k[i][j] = own_k[j], d_v[i][j] = own_v[j];
         }
     }
     for (int i = 0; i < 8; i++) {

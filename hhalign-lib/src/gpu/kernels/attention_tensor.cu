@@ -13,6 +13,11 @@
 #define FORWARD_PARAMETERS S *out, float *lse, S *qkv, const float *bias, const int *blocks, int heads, int d, float scale
 #define FORWARD_ARGUMENTS out, lse, qkv, bias, blocks, heads, d, scale
 
+// So few registers that one more block fits on a multiprocessor; kernels.rs wants the names of definitions to come first.
+#if !defined(EMULATED) && __CUDA_ARCH__ >= 800
+KERNEL __launch_bounds__(128, 4) void attention_64(FORWARD_PARAMETERS);
+#endif
+
 // A block has TILE_ROWS queries, a warp 16 of them.
 template <int D>
 DEVICE void forward_tiles(FORWARD_PARAMETERS) {
@@ -97,6 +102,10 @@ KERNEL void attention_128(FORWARD_PARAMETERS) { forward_tiles<128>(FORWARD_ARGUM
 #define BACKWARD_PARAMETERS \
     S *d_qkv, const S *d_out, const float *delta, const float *lse, const S *qkv, const int *blocks, int heads, int d, float scale
 #define BACKWARD_ARGUMENTS d_qkv, d_out, delta, lse, qkv, blocks, heads, d, scale
+
+#if !defined(EMULATED) && __CUDA_ARCH__ >= 800
+KERNEL __launch_bounds__(128, 3) void attention_keys_64(BACKWARD_PARAMETERS);
+#endif
 
 // The queries' part of d_qkv (R, 3C); laid out as the forward pass.
 template <int D>

@@ -7,20 +7,26 @@ KERNEL void log_probs(float* logps, float* right, float* entropy, S* d_logits, c
     long row = blockIdx.x;
     const float* x = logits + row * stride;
     int target = targets[row];
-    float largest = -3.4e38f;
-    for (int i = threadIdx.x; i < v; i += blockDim.x) largest = fmaxf(largest, x[i]);
-    largest = block_max(largest);
-    float total = 0.0f, weighted = 0.0f, before = 0.0f;
+    // Maximum and sum in one reading: what was summed shrinks when a larger one comes.
+    float own = -3.4e38f, total = 0.0f;
     for (int i = threadIdx.x; i < v; i += blockDim.x) {
-        float above = x[i] - largest, p = quick_exp(above);
-        total += p;
-        weighted += p * above;
-        // An equal logit before the target's would be found first.
-        if (i < target && x[i] >= x[target]) before += 1.0f;
-        if (i > target && x[i] > x[target]) before += 1.0f;
+        float a = x[i];
+        if (a > own) {
+            total *= quick_exp(own - a);
+            own = a;
+        }
+        total += quick_exp(a - own);
     }
-    total = block_sum(total);
+    float largest = block_max(own), weighted = 0.0f, before = 0.0f;
+    total = block_sum(total * quick_exp(own - largest));
     if (right) {
+        for (int i = threadIdx.x; i < v; i += blockDim.x) {
+            float above = x[i] - largest;
+            weighted += quick_exp(above) * above;
+            // An equal logit before the target's would be found first.
+            if (i < target && x[i] >= x[target]) before += 1.0f;
+            if (i > target && x[i] > x[target]) before += 1.0f;
+        }
         weighted = block_sum(weighted);
         before = block_sum(before);
     }
@@ -43,6 +49,7 @@ KERNEL void log_probs(float* logps, float* right, float* entropy, S* d_logits, c
 // One token for each row: softmax(logits / temperature), at the point that a uniform number picks; the likeliest with
 // temperature 0. A row without numbers gives -1.
 KERNEL void draw(int* drawn, const float* logits, const float* uniform, int v, int stride, float temperature) {
+    // First each thread's largest logit, then its part of the sum.
     __shared__ float sums[1024];
     __shared__ int best_of[1024];
     const float* x = logits + (long)blockIdx.x * stride;
@@ -54,11 +61,14 @@ KERNEL void draw(int* drawn, const float* logits, const float* uniform, int v, i
         broken |= !(fabsf(x[i]) <= 3.4e38f);
     }
     best_of[threadIdx.x] = begin < v ? best : 0;
+    sums[threadIdx.x] = x[best_of[threadIdx.x]];
     float any_broken = block_max(broken ? 1.0f : 0.0f);
     __syncthreads();
     if (threadIdx.x == 0) {
+        unsigned first = 0;
         for (unsigned t = 1; t < blockDim.x; t++)
-            if (x[best_of[t]] > x[best_of[0]]) best_of[0] = best_of[t];
+            if (sums[t] > sums[first]) first = t;
+        best_of[0] = best_of[first];
     }
     __syncthreads();
     best = best_of[0];

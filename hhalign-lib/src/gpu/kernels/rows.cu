@@ -192,6 +192,8 @@ KERNEL void add_partials(float* out, const float* partial, int chunks, int strid
     int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= width) return;
     float total = 0.0f;
+    // Loads ahead of the sum, whose order stays.
+#pragma unroll 16
     for (int chunk = 0; chunk < chunks; chunk++) total += partial[(long)chunk * stride + offset + column];
     out[column] += total;
 }
