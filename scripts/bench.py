@@ -63,6 +63,9 @@ def works(pairs: Path | None, weights: str) -> dict[str, list[Work]]:
         Work("gpu_peak_mb", "peak GPU memory of that step, MB", f"sft {large} auto micro 32", "peak_mb",
              f"torch_gpt.py sft {large} bf16 compile"),
     ]
+    if pairs:
+        gpu.append(Work("gpu_dpo_pairs_s", "DPO on HH pairs, L12 D768 V4096, on a GPU", f"pairs {pairs} 12 12 768 32 512 20 auto micro 32",
+                        "pairs_s", f"trl_dpo.py {pairs} 12 12 768 512 32 20 bf16 gpu"))
     return {"train": train, "dpo": dpo, "generate": generate, "gpu": gpu}
 
 

@@ -1,6 +1,6 @@
 """TRL's DPOTrainer on real HH pairs with a random GPT-2-shaped model; prints one line of JSON.
 
-usage: trl_dpo.py HH.jsonl.gz LAYERS HEADS WIDTH MAX_LENGTH BATCH STEPS [precompute] [bf16]
+usage: trl_dpo.py HH.jsonl.gz LAYERS HEADS WIDTH MAX_LENGTH BATCH STEPS [precompute] [bf16] [gpu]
 """
 import gzip
 import json
@@ -19,7 +19,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
 path, (n_layer, n_head, width, max_length, batch, steps) = sys.argv[1], map(int, sys.argv[2:8])
-precompute, bf16 = "precompute" in sys.argv[8:], "bf16" in sys.argv[8:]
+precompute, half, gpu = "precompute" in sys.argv[8:], "bf16" in sys.argv[8:], "gpu" in sys.argv[8:]
+# A T4 has no bf16: there it is f16, as here.
+bf16 = half and not (gpu and torch.cuda.get_device_capability()[0] < 8)
 ASSISTANT, END = "\n\nAssistant:", "<|endoftext|>"
 
 
@@ -51,7 +53,7 @@ policy, reference = model(), model()
 reference.load_state_dict(policy.state_dict())
 config = DPOConfig(
     output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, max_length=max_length, max_steps=steps,
-    logging_steps=10**9, save_strategy="no", report_to=[], bf16=bf16, fp16=False, use_cpu=True, beta=0.1,
+    logging_steps=10**9, save_strategy="no", report_to=[], bf16=bf16, fp16=half and not bf16, use_cpu=not gpu, beta=0.1,
     learning_rate=1e-4, gradient_checkpointing=False, precompute_ref_log_probs=precompute, disable_tqdm=True,
 )
 dpo = DPOTrainer(

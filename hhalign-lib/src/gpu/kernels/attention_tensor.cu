@@ -10,6 +10,25 @@
 // A score that is not seen, and the log-sum-exp of a query that is not there.
 #define NONE 3.4e38f
 
+// A block of queries as attention.cu describes it, and how many keys its last query sees.
+struct Queries {
+    int begin, end, own, prefix, shown, keys;
+};
+DEVICE Queries queries_of(const int* blocks) {
+    const int* b = blocks + 5 * blockIdx.x;
+    return {b[0], b[1], b[2], b[3], b[4], b[4] + b[1] - b[2]};
+}
+
+// The tile of keys and values that begins with key `first` of those that a block sees; `qkv` is that of the head.
+template <int D>
+DEVICE void load_keys(S* k, S* v, const S* qkv, int c, int d, const Queries& block, int first) {
+    int n = block.keys - first, split = block.shown - first, before = block.prefix + first, behind = block.own - split;
+    __syncthreads();
+    load_tile<D>(k, qkv + c, 3L * c, d, n, before, split, behind);
+    load_tile<D>(v, qkv + 2 * c, 3L * c, d, n, before, split, behind);
+    __syncthreads();
+}
+
 #define FORWARD_PARAMETERS S *out, float *lse, S *qkv, const float *bias, const int *blocks, int heads, int d, float scale
 #define FORWARD_ARGUMENTS out, lse, qkv, bias, blocks, heads, d, scale
 
@@ -23,10 +42,10 @@ template <int D>
 DEVICE void forward_tiles(FORWARD_PARAMETERS) {
     DYNAMIC_SHARED(S, shared);
     S *k = shared, *v = k + TILE_ROWS * (D + 8);
-    const int* block = blocks + 5 * blockIdx.x;
-    int begin = block[0], end = block[1], own = block[2], prefix = block[3], shown = block[4], head = blockIdx.y;
+    const Queries block = queries_of(blocks);
+    int begin = block.begin, end = block.end, head = blockIdx.y;
     int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
-    int c = heads * d, keys = shown + end - own;
+    int c = heads * d;
     long stride = 3L * c;
     qkv += head * d;
     bias += head * d;
@@ -46,12 +65,9 @@ DEVICE void forward_tiles(FORWARD_PARAMETERS) {
     load_fragments<D>(q, k + 16 * warp * (D + 8));
     float sum[D / 8][4] = {}, most[2] = {-NONE, -NONE}, total[2] = {0.0f, 0.0f};
     // The last key that the lane's first query sees; its second query, eight rows on, sees eight more.
-    int last = shown + begin - own + 16 * warp + group;
-    for (int first = 0; first < keys; first += TILE_ROWS) {
-        __syncthreads();
-        load_tile<D>(k, qkv + c, stride, d, keys - first, prefix + first, shown - first, own - shown + first);
-        load_tile<D>(v, qkv + 2 * c, stride, d, keys - first, prefix + first, shown - first, own - shown + first);
-        __syncthreads();
+    int last = block.shown + begin - block.own + 16 * warp + group;
+    for (int first = 0; first < block.keys; first += TILE_ROWS) {
+        load_keys<D>(k, v, qkv, c, d, block, first);
         float s[TILE_ROWS / 8][4] = {};
         times_rows<D, TILE_ROWS>(s, q, k);
         if (first + TILE_ROWS > last - group)
@@ -112,10 +128,10 @@ template <int D>
 DEVICE void query_tiles(BACKWARD_PARAMETERS) {
     DYNAMIC_SHARED(S, shared);
     S *k = shared, *v = k + TILE_ROWS * (D + 8);
-    const int* block = blocks + 5 * blockIdx.x;
-    int begin = block[0], end = block[1], own = block[2], prefix = block[3], shown = block[4], head = blockIdx.y;
+    const Queries block = queries_of(blocks);
+    int begin = block.begin, end = block.end, head = blockIdx.y;
     int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
-    int c = heads * d, keys = shown + end - own, row = begin + 16 * warp;
+    int c = heads * d, row = begin + 16 * warp;
     long stride = 3L * c;
     qkv += head * d;
     // Queries and slopes pass through the tiles into registers.
@@ -132,12 +148,9 @@ DEVICE void query_tiles(BACKWARD_PARAMETERS) {
         log_sum[half] = query < end ? lse[(long)query * heads + head] * LOG2_E : NONE;
         mean[half] = query < end ? delta[(long)query * heads + head] : 0.0f;
     }
-    int last = shown + begin - own + 16 * warp + group;
-    for (int first = 0; first < keys; first += TILE_ROWS) {
-        __syncthreads();
-        load_tile<D>(k, qkv + c, stride, d, keys - first, prefix + first, shown - first, own - shown + first);
-        load_tile<D>(v, qkv + 2 * c, stride, d, keys - first, prefix + first, shown - first, own - shown + first);
-        __syncthreads();
+    int last = block.shown + begin - block.own + 16 * warp + group;
+    for (int first = 0; first < block.keys; first += TILE_ROWS) {
+        load_keys<D>(k, v, qkv, c, d, block, first);
 #pragma unroll
         for (int part = 0; part < TILE_ROWS; part += 32) {
             float s[4][4] = {}, d_s[4][4] = {};
