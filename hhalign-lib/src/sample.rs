@@ -225,12 +225,13 @@ impl Sampler {
         let length = (longest + self.max_new_tokens).min(block);
         let each: usize = models.iter().map(|(m, _)| GpuDecoder::bytes_per_sequence(m, length, Precision::F32)).sum();
         let at_once = ((gpu.memory_mb()?.0 << 20) / (3 * each)).clamp(1, MAX_GPU_BATCH);
+        let decoder = |(model, share): &(&Gpt, f64)| {
+            Ok((GpuDecoder::new(gpu, model, Precision::F32, at_once.min(order.len()), length)?, *share))
+        };
+        let mut decoders = models.iter().map(decoder).collect::<Result<Vec<_>>>()?;
         let mut replies: Vec<Vec<u32>> = vec![vec![]; prompts.len()];
         for group in order.chunks(at_once) {
-            let decoder = |(model, share): &(&Gpt, f64)| {
-                Ok((GpuDecoder::new(gpu, model, Precision::F32, group.len(), length)?, *share))
-            };
-            let mut decoders = models.iter().map(decoder).collect::<Result<Vec<_>>>()?;
+            decoders.iter_mut().for_each(|(decoder, _)| decoder.clear());
             let mut rngs: Vec<Rng> = group.iter().map(|i| stream(self.seed, "sample", &[*i as u64])).collect();
             let texts: Vec<&[u32]> = group.iter().map(|&i| prompts[i].as_slice()).collect();
             let mut drawn: Vec<Vec<u32>> = vec![vec![]; group.len()];

@@ -231,6 +231,13 @@ fn decoding_continues_as_the_whole_sequence_would() {
             assert!(below <= point + 1e-4 && point < above + 1e-4, "{point} lies outside [{below}, {above}]");
         }
         assert!(decoder.append(&[0], &[100]).is_err() && decoder.append(&[2], &[1]).is_ok());
+        // Sequences of another group begin where those of the last one were.
+        decoder.clear();
+        decoder.push(&prompts[1]).unwrap();
+        decoder.read().unwrap();
+        let again = decoder.logits().unwrap();
+        let before = &logits[0][100..200];
+        assert!(again.iter().zip(before).all(|(a, b)| (a - b).abs() < 1e-5), "{}", gpu.name());
     }
 }
 

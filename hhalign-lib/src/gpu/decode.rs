@@ -53,6 +53,12 @@ impl GpuDecoder {
         self.waiting.n_rows() > 0 && self.waiting.n_rows() + next > PROMPT_ROWS
     }
 
+    /// Forgets all sequences: the next one is number 0.
+    pub fn clear(&mut self) {
+        (self.waiting, self.rows) = (Packed::default(), 0);
+        self.lengths.clear();
+    }
+
     /// Begins a sequence with a prompt, which waits until [`GpuDecoder::read`]; sequences are numbered from 0.
     ///
     /// # Errors
