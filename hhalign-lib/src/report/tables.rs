@@ -14,12 +14,12 @@ const SETTINGS: [(&str, &str); 13] = [
     ("pairs_held_out", "Pairs held out"),
     ("pairs_judge", "Pairs for the judge, none of them among the others"),
     ("sft_steps", "Steps of supervised fine-tuning"),
-    ("sft_optimiser", "Its optimiser"),
     ("dpo_steps", "Steps of preference optimisation"),
-    ("dpo_optimiser", "Its optimiser"),
     ("temperature", "Sampling temperature"),
     ("samples", "Replies drawn for each prompt (toxicity)"),
     ("max_new_tokens", "Longest reply, tokens"),
+    ("sft_optimiser", "Optimiser of the fine-tuning"),
+    ("dpo_optimiser", "Optimiser of the preferences"),
 ];
 
 /// A heading and a value to each row.
