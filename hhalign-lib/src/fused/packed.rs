@@ -115,6 +115,24 @@ impl Packed {
         self.end_rows.len()
     }
 
+    /// Says so where there is not one slope for each target.
+    pub(crate) fn check_slopes(&self, slopes: &[f32]) -> Result<()> {
+        if slopes.len() == self.n_targets() {
+            return Ok(());
+        }
+        let got = format!("{} slopes for {} targets", slopes.len(), self.n_targets());
+        Err(Error::new("the slopes do not fit the pack", got, "one gradient for each target"))
+    }
+
+    /// Says so where there are gradients of the ends (E, C), and not of each.
+    pub(crate) fn check_ends(&self, d_ends: &[f32], n_embd: usize) -> Result<()> {
+        if d_ends.is_empty() || d_ends.len() == self.n_ends() * n_embd {
+            return Ok(());
+        }
+        let got = format!("{} numbers for {} ends", d_ends.len(), self.n_ends());
+        Err(Error::new("the gradient of the ends does not fit the pack", got, "give n_embd for each end"))
+    }
+
     /// Targets in each sequence that has any, in the order in which they were added; they sum to N.
     pub fn reply_lengths(&self) -> &[usize] {
         &self.reply_lengths

@@ -255,10 +255,7 @@ impl Workspace {
         gradients: &mut Gradients,
     ) -> Result<()> {
         check_lengths(weights, packed, dlogps, gradients)?;
-        if !dends.is_empty() && dends.len() != packed.n_ends() * weights.config.n_embd {
-            let got = format!("{} numbers for {} ends", dends.len(), packed.n_ends());
-            return Err(Error::new("the gradient of the ends does not fit the pack", got, "give n_embd for each end"));
-        }
+        packed.check_ends(dends, weights.config.n_embd)?;
         let same_slopes = self.known_slopes.as_ref().is_none_or(|known| known == dlogps);
         if self.forwarded.take() != Some(packed.fingerprint()) || !same_slopes {
             return Err(Error::new(
@@ -398,11 +395,7 @@ fn scatter_add(from: &[f32], rows: &[usize], c: usize, to: &mut [f32]) {
 }
 
 fn check_lengths(weights: &Weights<'_>, packed: &Packed, slopes: &[f32], gradients: &Gradients) -> Result<()> {
-    let fix = "one gradient for each target, and Gradients::zeros of the model's config";
-    if slopes.len() != packed.n_targets() {
-        let got = format!("{} slopes for {} targets", slopes.len(), packed.n_targets());
-        return Err(Error::new("the slopes do not fit the pack", got, fix));
-    }
+    packed.check_slopes(slopes)?;
     gradients.check(weights.config)
 }
 

@@ -4,7 +4,7 @@ use super::card::download;
 use super::pass::{Pass, Sums};
 use super::weights::Weights;
 use super::{Gpu, Storage};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fused::{Compute, Guesses, Keep, Packed};
 use crate::gradients::Gradients;
 use crate::model::Gpt;
@@ -52,7 +52,7 @@ impl GpuPass {
         slopes: &[f32],
         gradients: &mut GpuGradients,
     ) -> Result<Vec<f32>> {
-        check(slopes, packed)?;
+        packed.check_slopes(slopes)?;
         self.pass.forward(&self.weights, packed, keep, None, Some((slopes, 1.0, &gradients.0)))
     }
 
@@ -78,11 +78,8 @@ impl GpuPass {
         d_ends: &[f32],
         gradients: &mut GpuGradients,
     ) -> Result<()> {
-        check(slopes, packed)?;
-        if !d_ends.is_empty() && d_ends.len() != packed.n_ends() * self.weights.config.n_embd {
-            let got = format!("{} numbers for {} ends", d_ends.len(), packed.n_ends());
-            return Err(Error::new("the gradient of the ends does not fit the pack", got, "give n_embd for each end"));
-        }
+        packed.check_slopes(slopes)?;
+        packed.check_ends(d_ends, self.weights.config.n_embd)?;
         self.pass.backward(&self.weights, slopes, d_ends, 1.0, &gradients.0)
     }
 
@@ -114,12 +111,4 @@ impl GpuPass {
         let all: Vec<f32> = download(&*w.card, gradients.0.buffer.at(), w.layout.len)?;
         Gradients::from_tensors(&w.config, &w.layout.scatter(&all)?)
     }
-}
-
-fn check(slopes: &[f32], packed: &Packed) -> Result<()> {
-    if slopes.len() == packed.n_targets() {
-        return Ok(());
-    }
-    let got = format!("{} slopes for {} targets", slopes.len(), packed.n_targets());
-    Err(Error::new("the slopes do not fit the pack", got, "one gradient for each target"))
 }

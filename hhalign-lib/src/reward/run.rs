@@ -225,7 +225,7 @@ fn evaluate(
     state.evaluated_at = Some(state.step);
     if state.best.is_none_or(|b| loss < b.1) {
         (state.best, state.evaluations_without_gain) = (Some((state.step, loss)), 0);
-        engine.write_all(&progress.gpt, &mut progress.optimizer)?;
+        engine.write_weights(&progress.gpt)?;
         progress.best = progress.snapshot()?;
     } else {
         state.evaluations_without_gain += 1;

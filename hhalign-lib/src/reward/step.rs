@@ -71,13 +71,7 @@ impl Work for Step<'_> {
                 |pass| self.pass(weights, pass, spare),
                 |(gradients, report)| {
                     reports.add(report);
-                    match &mut sum {
-                        Some(sum) => {
-                            Gradients::add(sum, &gradients);
-                            spare.gradients.give(gradients);
-                        }
-                        None => sum = Some(gradients),
-                    }
+                    spare.add(&mut sum, gradients);
                 },
             )
         })?;
@@ -145,8 +139,7 @@ impl Step<'_> {
 
     fn pass(&self, weights: &Weights<'_>, pass: &[usize], spare: &Spare) -> Result<(Gradients, Report)> {
         let packed = self.packed(pass)?;
-        let mut gradients = spare.gradients.take().unwrap_or_else(|| Gradients::zeros(weights.config()));
-        gradients.clear();
+        let mut gradients = spare.zeros(weights.config());
         spare.workspaces.with(|workspace| {
             let (slopes, keep) = (self.slopes(&packed), self.config.train.compute.keep());
             let logps = workspace.forward_known(weights, &packed, keep, None, &slopes, &mut gradients)?;

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::fused::Workspace;
 use crate::gpu::Trainer;
 use crate::gradients::{Gradients, clip_scale};
-use crate::model::Gpt;
+use crate::model::{Gpt, GptConfig};
 use crate::optim::AdamW;
 use crate::parallel::Pool;
 
@@ -26,6 +26,26 @@ pub(crate) trait Work {
 pub(crate) struct Spare {
     pub(crate) workspaces: Pool<Workspace>,
     pub(crate) gradients: Pool<Gradients>,
+}
+
+impl Spare {
+    /// Zeros for every parameter.
+    pub(crate) fn zeros(&self, config: &GptConfig) -> Gradients {
+        let mut gradients = self.gradients.take().unwrap_or_else(|| Gradients::zeros(config));
+        gradients.clear();
+        gradients
+    }
+
+    /// Adds a pass's gradients to those of the passes before it.
+    pub(crate) fn add(&self, sum: &mut Option<Gradients>, gradients: Gradients) {
+        match sum {
+            Some(sum) => {
+                sum.add(&gradients);
+                self.gradients.give(gradients);
+            }
+            None => *sum = Some(gradients),
+        }
+    }
 }
 
 /// Memory of a run between its steps; on a GPU, its weights and moments as well.
@@ -99,12 +119,18 @@ impl Engine {
 
     /// Brings model and optimiser on this processor up to date, for somebody who will look at them.
     pub(crate) fn write_all(&mut self, model: &Gpt, optimizer: &mut AdamW) -> Result<()> {
+        self.write_weights(model)?;
         match self {
             Self::Cpu { .. } => Ok(()),
-            Self::Gpu(trainer) => {
-                trainer.write_weights(model)?;
-                trainer.write_moments(optimizer)
-            }
+            Self::Gpu(trainer) => trainer.write_moments(optimizer),
+        }
+    }
+
+    /// Brings the model alone up to date.
+    pub(crate) fn write_weights(&mut self, model: &Gpt) -> Result<()> {
+        match self {
+            Self::Cpu { .. } => Ok(()),
+            Self::Gpu(trainer) => trainer.write_weights(model),
         }
     }
 }

@@ -43,13 +43,7 @@ impl Work for Step<'_> {
         let (mut sum, mut logged) = (None, Metrics::default());
         let add = |(gradients, metrics): (Gradients, Metrics)| {
             logged.merge(metrics);
-            match &mut sum {
-                Some(sum) => {
-                    Gradients::add(sum, &gradients);
-                    spare.gradients.give(gradients);
-                }
-                None => sum = Some(gradients),
-            }
+            spare.add(&mut sum, gradients);
         };
         // Dropout is drawn by the composed model only.
         if self.config.compute.composed || self.config.dropout(self.model) > 0.0 {
@@ -83,8 +77,7 @@ impl Step<'_> {
         let compute = &self.config.compute;
         let packed = self.objective.data().packed(pass, self.objective.sides(), compute.share_prompts)?;
         let mut guesses = self.log.then(Guesses::default);
-        let mut gradients = spare.gradients.take().unwrap_or_else(|| Gradients::zeros(weights.config()));
-        gradients.clear();
+        let mut gradients = spare.zeros(weights.config());
         spare.workspaces.with(|workspace| {
             let (keep, known) = (compute.keep(), self.objective.known_slopes(pass, self.batch));
             let logps = match &known {
