@@ -26,6 +26,45 @@ class Work:
     peer: str = ""
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of what is compared on a GPU, and the words that only the peers get."""
+
+    model: str
+    vocabulary: int
+    batch: int
+    length: int
+    steps: int
+    replies: int
+    new_tokens: int
+    torch_words: str = ""
+    device_word: str = ""
+
+
+LARGE = Sizes("12 12 768", 50257, 32, 512, 20, 64, 128, torch_words="bf16 compile", device_word="gpu")
+
+
+def gpu_works(sizes: Sizes, pairs: Path | None, weights: str) -> list[Work]:
+    """SFT, its memory, decoding and, with real pairs, DPO: both sides find the GPU by themselves."""
+    shape = f"{sizes.model} {sizes.vocabulary} {sizes.batch} {sizes.length} {sizes.steps}"
+    name = f"L{sizes.model.split()[0]} D{sizes.model.split()[2]}"
+    micro = f"auto micro {sizes.batch}"
+    sft = (f"sft {shape} {micro}", f"torch_gpt.py sft {shape} {sizes.torch_words}")
+    decoded = f"{weights} {sizes.model} {sizes.vocabulary} {sizes.replies} {sizes.new_tokens}"
+    found = [
+        Work("gpu_sft_tok_s", f"SFT fastest, {name} V{sizes.vocabulary} B{sizes.batch} T{sizes.length}, on a GPU", sft[0], "tok_s", sft[1]),
+        Work("gpu_peak_mb", "peak GPU memory of that step, MB", sft[0], "peak_mb", sft[1]),
+        Work("gpu_gen_tok_s", f"greedy generation, batch {sizes.replies}, {sizes.new_tokens} new tokens, f32, on a GPU",
+             f"generate {decoded}", "tok_s", f"generate.py {decoded} {sizes.device_word}"),
+    ]
+    if pairs:
+        ours = f"pairs {pairs} {sizes.model} {sizes.batch} {sizes.length} {sizes.steps} {micro}"
+        peer = f"trl_dpo.py {pairs} {sizes.model} {sizes.length} {sizes.batch} {sizes.steps}"
+        half = f"bf16 {sizes.device_word}" if sizes.device_word else ""
+        found.append(Work("gpu_dpo_pairs_s", f"DPO on HH pairs, {name} V4096, on a GPU", ours, "pairs_s", f"{peer} {half}".strip()))
+    return found
+
+
 def works(pairs: Path | None, weights: str) -> dict[str, list[Work]]:
     steps = 6
     train = [
@@ -55,17 +94,7 @@ def works(pairs: Path | None, weights: str) -> dict[str, list[Work]]:
         Work("gen_tok_s", "greedy generation, batch 8, 128 new tokens", f"generate {weights} {MIDDLE} 8 128", "tok_s",
              f"generate.py {weights} {MIDDLE} 8 128"),
     ]
-    # On a GPU: both sides find it by themselves.
-    large = "12 12 768 50257 32 512 20"
-    gpu = [
-        Work("gpu_sft_tok_s", "SFT fastest, L12 D768 V50257 B32 T512, on a GPU", f"sft {large} auto micro 32", "tok_s",
-             f"torch_gpt.py sft {large} bf16 compile"),
-        Work("gpu_peak_mb", "peak GPU memory of that step, MB", f"sft {large} auto micro 32", "peak_mb",
-             f"torch_gpt.py sft {large} bf16 compile"),
-    ]
-    if pairs:
-        gpu.append(Work("gpu_dpo_pairs_s", "DPO on HH pairs, L12 D768 V4096, on a GPU", f"pairs {pairs} 12 12 768 32 512 20 auto micro 32",
-                        "pairs_s", f"trl_dpo.py {pairs} 12 12 768 512 32 20 bf16 gpu"))
+    gpu = gpu_works(LARGE, pairs, weights)
     return {"train": train, "dpo": dpo, "generate": generate, "gpu": gpu}
 
 

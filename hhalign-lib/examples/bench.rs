@@ -4,6 +4,15 @@
 //!        bench pairs FILE L H D B MAX_LENGTH STEPS [f32|bf16|auto] [micro N]
 //!        bench ceiling
 //!        bench generate WEIGHTS L H D V BATCH NEW_TOKENS   (writes the weights for a peer)
+//!        bench card                                        (opens the GPU and runs one pass in each precision)
+//!        bench pipeline DATA SECONDS L H D V BLOCK BATCH [f32|bf16|f16|auto] [micro N] [pairs N] [prompts N] [tokens N] [toxicity FOLDER]
+//!
+//! The last two print a line as soon as a step or a stage is done; `scripts/gpu_check` reads them.
+
+#[path = "bench/card.rs"]
+mod card;
+#[path = "bench/pipeline.rs"]
+mod pipeline;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -33,6 +42,8 @@ fn main() -> Result<()> {
         ["pairs", file, rest @ ..] => pairs(file, rest)?,
         ["generate", weights, rest @ ..] => generate(weights, rest)?,
         ["ceiling"] => ceiling()?,
+        ["card"] => return card::run(),
+        ["pipeline", data, seconds, rest @ ..] => return pipeline::run(data, seconds, rest),
         _ => panic!("see the usage at the top of this file"),
     };
     println!("{result}");
@@ -72,8 +83,18 @@ fn compute(words: &[&str]) -> Compute {
     }
 }
 
+/// The word after `name`, if `name` is there.
+fn given<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
+    words.iter().position(|word| *word == name).map(|i| words[i + 1])
+}
+
+/// The number after `name`, if `name` is there.
+fn number(words: &[&str], name: &str) -> Option<usize> {
+    given(words, name).map(|word| word.parse().expect("a number"))
+}
+
 fn micro(words: &[&str]) -> Option<usize> {
-    words.iter().position(|w| *w == "micro").map(|i| words[i + 1].parse().expect("a number"))
+    number(words, "micro")
 }
 
 /// Two steps to warm up, then those that count; no evaluation but before the first step and after the last.
@@ -165,6 +186,10 @@ fn pairs(file: &str, words: &[&str]) -> Result<Value> {
     let reference = Gpt::new(shape.model.clone(), 0)?.freeze()?;
     let mut policy = reference.fork()?;
     let dpo = Dpo { train: train(&shape, &compute, batch, micro(words)), ..Dpo::default() };
+    if compute.gpu()?.is_some() {
+        // Opens the GPU and compiles its kernels, which belongs to no run.
+        score::score_pairs_with(&reference, &pairs.head(1), &compute)?;
+    }
     let clock = Instant::now();
     let run = dpo.fit(&mut policy, &reference, &pairs, &pairs.head(1))?;
     let seconds = clock.elapsed().as_secs_f64();
@@ -180,7 +205,7 @@ fn generate(weights: &str, words: &[&str]) -> Result<Value> {
     let n: Vec<usize> = words.iter().map_while(|w| w.parse().ok()).collect();
     let [n_layer, n_head, n_embd, vocab, batch, new_tokens] = n[..] else { panic!("six sizes") };
     let model = Gpt::new(config([n_layer, n_head, n_embd, vocab], 1024), 0)?;
-    write_tensors(Path::new(weights), model.parameters(), HashMap::from([("format".into(), "pt".into())]))?;
+    write_tensors(Path::new(weights), &model.named_parameters(), HashMap::from([("format".into(), "pt".into())]))?;
     let prompts: Vec<Vec<u32>> =
         (0..batch).map(|b| (0..32).map(|i| ((b * 977 + i * 131 + 7) % vocab) as u32).collect()).collect();
     let sampler = Sampler { temperature: 0.0, max_new_tokens: new_tokens, ..Sampler::default() };

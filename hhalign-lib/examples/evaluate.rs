@@ -2,7 +2,8 @@
 //!
 //! usage: evaluate [--results FOLDER] [--prompts N] [--samples K] [--toxicity FOLDER]
 //!
-//! FOLDER holds best_sft_model and dpo_final_model, as ./scripts/run leaves them.
+//! FOLDER holds best_sft_model and dpo_final_model, as ./scripts/run leaves them. β is read from the summary of that run; a
+//! folder without one has none.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,12 +30,12 @@ fn main() -> Result<()> {
     };
     let (n, k) = (number("--prompts", 200)?, number("--samples", 4)?);
     let results = PathBuf::from(given.get("--results").unwrap_or(&"results"));
-    let toxicity = given.get("--toxicity").unwrap_or(&".cache/toxicity");
+    let toxicity = PathBuf::from(given.get("--toxicity").unwrap_or(&".cache/toxicity"));
 
-    let seed = 0;
-    let data = Dataset::embedded(seed, 4000)?;
+    let options = RunOptions { toxicity, ..RunOptions::default() };
+    let data = options.dataset()?;
     let mut split = data.split(0.1)?;
-    let judge_pairs = RunOptions::default().judge_pairs(&mut split)?;
+    let judge_pairs = options.judge_pairs(&mut split)?;
     let (sft, tokenizer) = load_model(results.join("best_sft_model"), false)?;
     let (dpo, _) = load_model(results.join("dpo_final_model"), false)?;
     let block = sft.config.block_size;
@@ -42,62 +43,32 @@ fn main() -> Result<()> {
 
     let clock = Instant::now();
     let timed = |what: &str| eprintln!("{:>6.1} s  {what}", clock.elapsed().as_secs_f64());
-    let config = RewardConfig {
-        train: TrainConfig {
-            max_steps: 60,
-            learning_rate: 1e-3,
-            eval_every: 20,
-            progress: false,
-            ..RewardConfig::default().train
-        },
-        ..RewardConfig::default()
-    };
+    let mut config = options.reward();
+    config.train.progress = false;
     let (judge_train, watched) = TokenizedPairs::new(&judge_pairs, &tokenizer, block)?.divide(0.9);
     let reward = RewardModel::train(&config, &sft, &judge_train, &watched, None)?;
     let judge = RewardJudge::new(reward, &tokenizer, &held_out)?;
     timed("reward model trained");
 
-    let sampler = Sampler { temperature: 0.7, seed, ..Sampler::default() };
-    let sample = split.held_out_sample(n);
-    let prompts: Vec<String> = sample.iter().map(|p| p.prompt.clone()).collect();
-    let refusal_prompts = RefusalPrompts::embedded(seed, n / 2)?;
-    let draw = |model: &Gpt| -> Result<_> {
-        let samples = sampler.samples(model, &tokenizer, &prompts, k)?;
-        Ok((samples, sampler.replies(model, &tokenizer, &refusal_prompts.prompts)?))
-    };
-    let ((first, first_refusal), (second, second_refusal)) = (draw(&sft)?, draw(&dpo)?);
-    timed("replies drawn");
-
-    let mut table = Comparison::new(&data, &tokenizer, ("SFT", &sft), ("DPO", &dpo), (seed, 0.1))?;
-    let reference = reference_logps(&sft, &held_out, None)?;
-    let logps = evaluate_preferences(&dpo, &reference, &held_out)?;
-    table.add_joint(&reward_accuracy(&logps.rewards(0.1), seed));
-    table.add_joint(&head_to_head(&judge, &prompts, ("SFT", &first[0]), ("DPO", &second[0]), seed)?.rate);
-    timed("ranking and judge");
-    let refusal = |replies: &[Reply]| Refusal::by_matcher(&refusal_prompts, replies, seed);
-    table.add_all(&refusal(&first_refusal)?, &refusal(&second_refusal)?)?;
-    let likely = |model: &Gpt| likelihood_auc(&refusal_prompts, model, &tokenizer, seed);
-    table.add(&likely(&sft)?, &likely(&dpo)?)?;
-    timed("refusal");
-    let classifier = Classifier::find(toxicity, None)?;
-    let report = |samples: &[Vec<Reply>]| ToxicityReport::of(&classifier, &sample, samples, seed);
-    table.add_all(&report(&first)?, &report(&second)?)?;
-    timed("toxicity");
-    for side in [Side::Chosen, Side::Rejected] {
-        let of = |model: &Gpt| perplexity(model, &held_out, &split.held_out, side, seed);
-        table.add_all(&of(&sft)?, &of(&dpo)?)?;
-    }
-    timed("perplexity");
-    table.add_all(&quality(&first[0], seed), &quality(&second[0], seed))?;
-    let novel = |replies: &[Reply]| novel_words(replies, &split.train, seed);
-    table.add(&novel(&first[0]), &novel(&second[0]))?;
-    timed("quality");
+    let settings = EvalSettings { prompts: n, samples: k, refusal_prompts: n / 2, ..options.evaluation() };
+    let bench = EvalBench::new(settings, &data, &split, &held_out, &tokenizer)?
+        .with_classifier(options.classifier()?)
+        .with_judge(judge, judge_pairs.len());
+    let first = bench.evaluate("SFT", &sft)?;
+    timed("SFT evaluated");
+    let second = bench.evaluate("DPO", &dpo)?;
+    timed("DPO evaluated");
+    let table = bench.compare(&first, &second)?.trained_in(&results)?;
+    timed("compared");
     println!("{}", table.table()?);
     println!(
         "{} prompts, {k} samples, {} metrics, two models: {:.1} s, the training of the judge included",
-        prompts.len(),
+        bench.prompts().len(),
         table.rows().len(),
         clock.elapsed().as_secs_f64()
     );
+    if table.provenance().beta.is_none() {
+        println!("β is not known: the folder has no summary of a run with these weights");
+    }
     Ok(())
 }

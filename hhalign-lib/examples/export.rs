@@ -59,7 +59,7 @@ fn main() -> Result<()> {
     keep(&folder.join("sft"), &sft.fit(&mut tuned, &full, &held_ids)?, &tuned, &tokenizer)?;
 
     let mut refused = serde_json::Map::new();
-    for loss in PreferenceLoss::ALL.into_iter().chain([PreferenceLoss::AlphaDivergence { alpha: 0.5 }]) {
+    for loss in PreferenceLoss::ALL {
         let dpo = Dpo { loss, train: TrainConfig { learning_rate: 3e-4, ..settings.clone() }, ..Dpo::default() };
         let place = folder.join(loss.name());
         let sides = (whole, held_out);

@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Logits of the composed model, log π of every token on both paths, and the decoder's logits behind each row.
+/// Logits of the composed model, log π of every token on both paths, and the decoder's logits after each row.
 fn compare(folder: &str, ids: &str, output: &str) -> Result<()> {
     let clock = Instant::now();
     let (model, _) = load_model(folder, false)?;

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use hhalign::error::Result;
 use hhalign::lab::beta_lab;
-use hhalign::loss::{PairLogps, PreferenceLoss, Values};
+use hhalign::loss::{PairLogps, PairValues, PreferenceLoss, Values};
 use hhalign::rng::stream;
 use rand::Rng as _;
 use serde_json::json;
@@ -16,7 +17,7 @@ use serde_json::json;
 const COMPARED: usize = 300;
 const BETAS: [f64; 4] = [0.01, 0.1, 0.7, 5.0];
 
-fn pairs(n: usize, seed: u64) -> PairLogps {
+fn pairs(n: usize, seed: u64) -> Result<PairLogps> {
     let mut rng = stream(seed, "lab page", &[]);
     let mut reply = |length: usize, reach: f64| {
         let reference = -(length as f64) * rng.random_range(0.4..4.0);
@@ -35,44 +36,47 @@ fn pairs(n: usize, seed: u64) -> PairLogps {
         (Values::new(&reference), Values::new(&policy))
     };
     let ((ref_chosen, policy_chosen), (ref_rejected, policy_rejected)) = (side(&chosen_tokens), side(&rejected_tokens));
-    PairLogps { policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens }
+    PairLogps::new(PairValues {
+        policy_chosen,
+        policy_rejected,
+        ref_chosen,
+        ref_rejected,
+        chosen_tokens,
+        rejected_tokens,
+    })
 }
 
-fn main() -> hhalign::error::Result<()> {
+fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().expect("usage: lab_page FOLDER [PAIRS]");
     let n = arguments.next().map_or(10_000, |n| n.parse().expect("a number of pairs"));
     let folder = Path::new(&folder);
-    let shown = beta_lab(&pairs(n, 7), PreferenceLoss::Sigmoid, 0.1, &format!("{n} invented pairs, seed 7"))?;
+    let shown = beta_lab(&pairs(n, 7)?, PreferenceLoss::Sigmoid, 0.1, &format!("{n} invented pairs, seed 7"))?;
     let page = format!(
         "<!doctype html><meta charset=\"utf-8\"><title>beta lab</title><body style=\"font-family:sans-serif\">{}</body>",
         shown.html()
     );
     hhalign::files::write_atomic(&folder.join("page.html"), page.as_bytes())?;
 
-    let some = pairs(COMPARED, 11);
+    let some = pairs(COMPARED, 11)?;
     let mut losses = PreferenceLoss::ALL.to_vec();
-    losses.extend([
-        PreferenceLoss::AlphaDivergence { alpha: 0.5 },
-        PreferenceLoss::Aot { label_smoothing: 0.2 },
-        PreferenceLoss::Kto { kl: 1.5 },
-    ]);
+    losses.extend([PreferenceLoss::Aot { label_smoothing: 0.2 }, PreferenceLoss::Kto { kl: 1.5 }]);
     let mut expected = vec![];
     for loss in &losses {
         // `{"Cdpo": {"label_smoothing": 0.1}}` or `"Sigmoid"`.
         let settings = serde_json::to_value(loss)?.as_object().and_then(|o| o.values().next().cloned());
         for beta in BETAS {
-            let values = Values::from_tensor(loss.losses(&some, beta)?).to_vec();
+            let values = Values::from_tensor(loss.losses(&some, beta)?).to_vec()?;
             expected.push(json!({ "name": loss.name(), "settings": settings.clone().unwrap_or(json!({})), "beta": beta, "losses": values }));
         }
     }
     let data: BTreeMap<&str, Vec<f64>> = [
-        ("a", some.chosen_logratios().to_vec()),
-        ("b", some.rejected_logratios().to_vec()),
-        ("pc", some.policy_chosen.to_vec()),
-        ("pr", some.policy_rejected.to_vec()),
-        ("lw", some.chosen_tokens.iter().map(|&n| n as f64).collect()),
-        ("ll", some.rejected_tokens.iter().map(|&n| n as f64).collect()),
+        ("a", some.chosen_logratios().to_vec()?),
+        ("b", some.rejected_logratios().to_vec()?),
+        ("pc", some.policy_chosen().to_vec()?),
+        ("pr", some.policy_rejected().to_vec()?),
+        ("lw", some.chosen_tokens().iter().map(|&n| n as f64).collect()),
+        ("ll", some.rejected_tokens().iter().map(|&n| n as f64).collect()),
     ]
     .into();
     hhalign::files::write_atomic(

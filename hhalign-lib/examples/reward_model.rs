@@ -57,7 +57,7 @@ fn main() -> Result<()> {
         for (name, model) in model.models() {
             let training = model.training.as_ref().expect("it was trained here or found in the cache");
             let cached = if model.from_cache { ", found in the cache" } else { "" };
-            let (step, loss) = training.best;
+            let Best { step, loss } = training.best;
             println!(
                 "  {name}: {:.0} s of training{cached}, best step {step}, watched loss {loss:.4}",
                 training.seconds

@@ -96,7 +96,7 @@ for _ in range(steps + 2):
     seconds.append(time.perf_counter() - start)
 median = sorted(seconds[2:])[steps // 2]
 print(json.dumps({
-    "torch": torch.__version__, "tok_s": batch * length / median, "step_ms": median * 1e3, "loss": loss,
+    "torch": torch.__version__, "compiled": compiled, "tok_s": batch * length / median, "step_ms": median * 1e3, "loss": loss,
     "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     "device": torch.cuda.get_device_name() if device == "cuda" else device, "threads": torch.get_num_threads(),
 }))

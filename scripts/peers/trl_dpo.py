@@ -2,6 +2,7 @@
 
 usage: trl_dpo.py HH.jsonl.gz LAYERS HEADS WIDTH MAX_LENGTH BATCH STEPS [precompute] [bf16] [gpu]
 """
+import dataclasses
 import gzip
 import json
 import os
@@ -13,6 +14,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
+import transformers
+import trl
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -51,15 +54,25 @@ def model():
 
 policy, reference = model(), model()
 reference.load_state_dict(policy.state_dict())
-config = DPOConfig(
-    output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, max_length=max_length, max_steps=steps,
-    logging_steps=10**9, save_strategy="no", report_to=[], bf16=bf16, fp16=half and not bf16, use_cpu=not gpu, beta=0.1,
-    learning_rate=1e-4, gradient_checkpointing=False, precompute_ref_log_probs=precompute, disable_tqdm=True,
-)
+wanted = {
+    "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": batch, "max_length": max_length, "max_steps": steps,
+    "logging_steps": 10**9, "save_strategy": "no", "report_to": [], "bf16": bf16, "fp16": half and not bf16, "use_cpu": not gpu,
+    "beta": 0.1, "learning_rate": 1e-4, "gradient_checkpointing": False, "precompute_ref_log_probs": precompute,
+    "disable_tqdm": True,
+}
+# Versions of TRL and transformers do not know the same arguments; those that decide the comparison must be there.
+known = {field.name for field in dataclasses.fields(DPOConfig)}
+must = {"per_device_train_batch_size", "max_length", "max_steps", "beta", "bf16", "gradient_checkpointing"}
+assert must <= known, f"this TRL does not know {sorted(must - known)}"
+config = DPOConfig(**{name: value for name, value in wanted.items() if name in known})
 dpo = DPOTrainer(
     model=policy, ref_model=reference, args=config, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer
 )
 start = time.perf_counter()
 dpo.train()
 seconds = time.perf_counter() - start
-print(json.dumps({"torch": torch.__version__, "pairs_s": len(pairs) / seconds, "seconds": seconds, "pairs": len(pairs)}))
+print(json.dumps({
+    "torch": torch.__version__, "trl": trl.__version__, "transformers": transformers.__version__, "pairs_s": len(pairs) / seconds, "seconds": seconds, "pairs": len(pairs),
+    # Newer versions drop a pair whose prompt alone fills max_length.
+    "kept": len(dpo.train_dataset), "left_out": sorted(wanted.keys() - known),
+}))
