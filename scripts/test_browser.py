@@ -48,6 +48,21 @@ LIVE = [
     "run.wait(8.0);",
     "println!(\"still here: {}\", hhalign::kernel_probe());",
 ]
+REWARD_SETTINGS = """let mut reward = RewardConfig::default();
+(reward.train.max_steps, reward.train.eval_every, reward.train.log_every) = (120, 20, 1);
+(reward.train.batch_size, reward.train.micro_batch_size, reward.train.checkpoint_every) = (8, 4, 5);
+reward.train.progress = false;"""
+REWARD = [LOAD, SMALL, f"{REWARD_SETTINGS}\nlet run = reward.start(&model, &train, &watch)?;\nrun.live()?"]
+REWARD_RESUMED = [
+    LOAD,
+    'let run = Run::resume("NAME")?;\nlet note = run.note();\nrun.wait(600.0);',
+    'println!("{note}; {} {}", run.phase(), run.reward_model()?.hash()?);',
+    SMALL
+    + f"\n{REWARD_SETTINGS}"
+    + """
+let whole = RewardModel::train(&reward, &model, &train, &watch, None)?;
+println!("whole {}", whole.hash()?);""",
+]
 ANNOTATE = [
     LOAD,
     f"""let prompts: Vec<String> = (0..{PAIRS}).map(|i| format!("\\n\\nHuman: question {{i}}?\\n\\nAssistant:")).collect();
@@ -147,7 +162,10 @@ class Lab:
         return page, frame
 
     def kernel_is_idle(self) -> bool:
-        kernels = self.api("kernels")
+        try:
+            kernels = self.api("kernels")
+        except urllib.error.HTTPError:  # a kernel that is just being started
+            return False
         return bool(kernels) and all(k["execution_state"] in ("idle", "starting") for k in kernels)
 
     def shot(self, page: Page, name: str) -> bytes:
@@ -321,6 +339,41 @@ def live(lab: Lab, browser: Browser, check: Checks) -> None:
         lab.api(f"kernels/{kernel['id']}", "DELETE")
 
 
+def reward(lab: Lab, browser: Browser, check: Checks) -> None:
+    """A reward model is trained like any run: watched, paused, killed with its kernel, and resumed to the same bits."""
+    page, frame = lab.framed(browser, "reward", REWARD, "runs", check)
+    if frame is None:
+        return page.close()
+    state = lambda: frame.evaluate("fetch('state').then(r => r.json())")  # noqa: E731
+    until(lambda: state()["step"] > 12, 60, page)
+    frame.locator("#pause").click()
+    paused = until(lambda: state()["phase"] == "paused" and state(), 10, page)
+    charts = frame.locator("body").inner_text() + "".join(frame.locator("svg").all_text_contents())
+    lab.shot(page, "reward_paused")
+    check("a reward run is watched and paused", bool(paused) and "Accuracy" in charts and "Margin" in charts, paused and paused["step"])
+    if not paused:
+        return page.close()
+    frame.locator("#pause").click()
+    until(lambda: state()["step"] > paused["step"] + 6, 30, page)
+    name, step = paused["name"], state()["step"]
+    check("and resumed", paused["step"] < step < paused["max_steps"], f"{paused['step']} -> {step}")
+    page.close()
+    for kernel in lab.api("kernels"):
+        lab.api(f"kernels/{kernel['id']}", "DELETE")
+    lab.write("reward_resumed.ipynb", [code.replace("NAME", name) for code in REWARD_RESUMED])
+    page = lab.open(browser, "reward_resumed.ipynb")
+    for number in range(len(REWARD_RESUMED)):
+        run_cell(page, number)
+        wait_for_cell(page, number, 600)
+    resumed, whole = output_of(page, 2).split(), output_of(page, 3).split()
+    same = len(whole) == 2 and resumed[-1] == whole[-1] and "goes on from step" in output_of(page, 2)
+    check("killed with its kernel, it resumes to the same bits", same, f"{output_of(page, 2).strip()} | {' '.join(whole)}")
+    check("no cell of it shows an error", not stderr(page), stderr(page)[:1] or "")
+    page.close()
+    for kernel in lab.api("kernels"):
+        lab.api(f"kernels/{kernel['id']}", "DELETE")
+
+
 def annotation(lab: Lab, browser: Browser, check: Checks) -> None:
     """Ten pairs judged with the keyboard land in the CSV and give the right win rate."""
     page, frame = lab.framed(browser, "annotate", ANNOTATE, "annotate", check)
@@ -359,7 +412,7 @@ def annotation(lab: Lab, browser: Browser, check: Checks) -> None:
 
 
 def main() -> int:
-    parts = {"beta_lab": beta_lab, "live": live, "annotation": annotation, "notebook": notebook}
+    parts = {"beta_lab": beta_lab, "live": live, "reward": reward, "annotation": annotation, "notebook": notebook}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *parts], help="default: all")
     chosen = parser.parse_args().parts or list(parts)

@@ -72,6 +72,14 @@ CELLS = [
     Cell("println!(\"{} {:.4}\", rows[0].name, rows[0].value);", shows="ln 2 0.6931"),
     Cell("println!(\"EVCXR_BEGIN_CONTENT text/html\\n<b>bold</b>\\nEVCXR_END_CONTENT\");"),
     Cell("println!(\"count {}\", hhalign::kernel_probe());", shows="count 4"),
+    Cell("use hhalign::loss::Values;\nlet a = Values::new(&[1.0, 2.0]);\nlet b = Values::new(&[0.5, 4.0]);"),
+    Cell("let d = a - b;\nlet by_hand = -(beta * d).log_sigmoid()?;"),
+    Cell("let rest = 1.0 - d;"),
+    Cell("by_hand", shows="0.6685\n0.7981"),
+    Cell("a - Values::new(&[1.0])", shows="values of two lengths cannot be subtracted\n  got: 2 and 1\n  fix: "),
+    Cell("let never = (a - Values::new(&[1.0])).mean()?;", fails="values of two lengths cannot be subtracted"),
+    # Formulas took `a` and `d` by value; both are still there.
+    Cell("println!(\"{:?} {:?} {:?}\", a.to_vec()?, d.to_vec()?, rest.to_vec()?);", shows="[1.0, 2.0] [0.5, -2.0] [0.5, 3.0]"),
 ]
 
 

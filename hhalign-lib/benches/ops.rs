@@ -41,12 +41,12 @@ fn passes(c: &mut Criterion) {
             c.bench_function(&format!("one block and the head, forward, {precision:?}"), |b| {
                 b.iter(|| workspace.forward(weights, &packed, Keep::Activations, None).expect("a pass"));
             });
-            let slopes = vec![1e-3; packed.n_targets()];
+            let dlogps = vec![1e-3; packed.n_targets()];
             workspace.forward(weights, &packed, Keep::Activations, None)?;
             c.bench_function(&format!("one block and the head, backward, {precision:?}"), |b| {
                 b.iter_batched_ref(
                     || workspace_after_forward(weights, &packed),
-                    |w| w.backward(weights, &packed, &slopes, &mut gradients),
+                    |w| w.backward(weights, &packed, &dlogps, &mut gradients),
                     criterion::BatchSize::LargeInput,
                 );
             });

@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 
 use crate::data::Pair;
 use crate::error::{Error, Result};
-use crate::fused::Packed;
+use crate::fused::{Packed, TokenLayout};
 use crate::rng::{sha256_hex, stream};
 use crate::table::{Column, Table, grouped};
 use crate::tokenize::Tokenizer;
@@ -301,10 +301,8 @@ pub struct Batch {
     pub predicted_from: Tensor,
     /// The reply tokens themselves, (N), u32.
     pub targets: Tensor,
-    /// The sequence that each reply token belongs to, (N), u32.
-    pub sequence: Tensor,
-    /// Reply tokens in each sequence.
-    pub reply_lengths: Vec<usize>,
+    /// Which sequence each reply token belongs to.
+    pub layout: TokenLayout,
 }
 
 impl Batch {
@@ -319,7 +317,7 @@ impl Batch {
             .max()
             .ok_or_else(|| Error::new("a batch needs a sequence", "none", "pass at least one index"))?;
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
-        let (mut from, mut targets, mut sequence, mut reply_lengths) = (vec![], vec![], vec![], vec![]);
+        let (mut from, mut targets, mut lengths) = (vec![], vec![], vec![]);
         for (b, (prompt, reply)) in sequences.iter().enumerate() {
             if prompt.is_empty() || reply.is_empty() {
                 let what = if prompt.is_empty() { "prompt" } else { "reply" };
@@ -334,8 +332,7 @@ impl Batch {
             mask.extend((0..t).map(|i| if (prompt.len()..length).contains(&i) { 1f32 } else { 0. }));
             from.extend((prompt.len()..length).map(|i| (b * t + i - 1) as u32));
             targets.extend_from_slice(reply);
-            sequence.extend(std::iter::repeat_n(b as u32, reply.len()));
-            reply_lengths.push(reply.len());
+            lengths.push(reply.len());
         }
         let (b, n) = (sequences.len(), targets.len());
         let cpu = &Device::Cpu;
@@ -344,18 +341,17 @@ impl Batch {
             completion_mask: Tensor::from_vec(mask, (b, t), cpu)?,
             predicted_from: Tensor::from_vec(from, n, cpu)?,
             targets: Tensor::from_vec(targets, n, cpu)?,
-            sequence: Tensor::from_vec(sequence, n, cpu)?,
-            reply_lengths,
+            layout: TokenLayout::of(lengths),
         })
     }
 
     /// Sequences in the batch: B.
     pub fn n_sequences(&self) -> usize {
-        self.reply_lengths.len()
+        self.layout.n_sequences()
     }
 
     /// Reply tokens in the batch: N.
     pub fn n_reply_tokens(&self) -> usize {
-        self.reply_lengths.iter().sum()
+        self.layout.n_tokens()
     }
 }

@@ -40,7 +40,7 @@ pub fn save_model(model: &Gpt, tokenizer: &Tokenizer, path: impl AsRef<Path>) ->
 /// Writes the folder alone, without the file beside it.
 pub(crate) fn write_language_model(folder: &Path, model: &Gpt, tokenizer: &Tokenizer) -> Result<()> {
     let more = json!({ "architectures": ["GPT2LMHeadModel"] });
-    write_model_folder(folder, model.parameters(), &model.config, tokenizer, &more)?;
+    write_model_folder(folder, &model.named_parameters(), &model.config, tokenizer, &more)?;
     let eos = tokenizer.eos_id();
     let generation = json!({ "bos_token_id": eos, "eos_token_id": eos, "pad_token_id": eos });
     files::write_atomic(&folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())

@@ -3,6 +3,7 @@
 //! evcxr shows one display for each cell and calls `evcxr_display` where a type has it, so every type that a cell may end
 //! with has one here.
 
+mod recipes;
 mod views;
 
 use std::fmt::Display;
@@ -12,7 +13,9 @@ use crate::data::audit::Audit;
 use crate::data::{Dataset, Split};
 use crate::error::Result;
 use crate::eval::agreement::Agreement;
-use crate::eval::comparison::{Comparison, metrics_table, p_text};
+use crate::eval::bench::{EvalBench, EvalSettings};
+use crate::eval::comparison::{Comparison, metrics_table};
+use crate::eval::evaluation::Evaluation;
 use crate::eval::judge::HeadToHead;
 use crate::eval::measure::Measure;
 use crate::eval::perplexity::Perplexity;
@@ -24,14 +27,15 @@ use crate::lesson;
 use crate::live::{Phase, Run, Sweep};
 use crate::loss::{PairLogps, Rewards, Values};
 use crate::model::{Gpt, GptConfig};
-use crate::options::RunOptions;
+use crate::options::{RealDataRecipes, RunOptions};
 use crate::plot::Figure;
 use crate::report::Written;
+use crate::reward::RewardConfig;
 use crate::score::ReferenceLogps;
 use crate::stats::{Estimate, McNemar};
 use crate::table::{Column, Table};
 use crate::tokenize::Tokenizer;
-use crate::train::{History, Outcome};
+use crate::train::{Dpo, History, Outcome, Sft};
 use crate::view::View;
 
 /// Prints a display block: HTML for notebooks and plain text for everything else.
@@ -74,12 +78,19 @@ displayed_as_table! {
     RunOptions: |o| o.table(),
     History: |h| h.table(),
     Comparison: |c| c.table(),
+    EvalBench: |b| b.table(),
+    EvalSettings: |s| recipes::evaluation(s),
+    Evaluation: |e| metrics_table(e),
+    Sft: |s| recipes::sft(s),
+    Dpo: |d| recipes::dpo(d),
+    RewardConfig: |r| recipes::reward(r),
+    RealDataRecipes: |r| recipes::real_data(r),
     Sweep: |s| s.table(),
     Agreement: |a| a.table(),
     HeadToHead: |h| h.table(),
     Measure: |m| Table::new("", vec![
         Column::text("metric", vec![m.name().into()]), Column::text("value [95% interval]", vec![m.estimate().text()]),
-        Column::text("interval", vec![m.estimate().method.into()]), Column::text("by", vec![m.instrument().text().unwrap_or_default()]),
+        Column::text("interval", vec![m.estimate().method.to_string()]), Column::text("by", vec![m.instrument().text().unwrap_or_default()]),
     ]),
     Refusal: |r| metrics_table(r),
     Perplexity: |p| metrics_table(p),
@@ -93,27 +104,21 @@ displayed_as_table! {
             Column::int("not judged", vec![w.open as i64]), Column::int("annotators", vec![w.annotators as i64]), Column::text("win rate [95% interval]", vec![w.rate.estimate().text()]),
         ],
     ),
-    McNemar: |m| Table::new(
-        "Same prompts, both models (exact McNemar test)",
-        vec![
-            Column::int("only SFT right", vec![m.only_first as i64]), Column::int("only DPO right", vec![m.only_second as i64]),
-            Column::text("p", vec![p_text(m.p_value)]),
-        ],
-    ),
+    McNemar: |m| m.table("the first", "the second"),
     GptConfig: |c| model_table(c),
     Gpt: |m| model_table(&m.config),
     PairLogps: |p| pair_table(p),
     Rewards: |r| Table::new("Implicit rewards", vec![
         Column::float("chosen", 3, r.chosen.clone()), Column::float("rejected", 3, r.rejected.clone()), Column::float("margin", 3, r.margins()),
     ]),
-    Values: |v| Table::new("Values", vec![Column::float("value", 4, v.to_vec())]),
+    Values: |v| v.to_vec().and_then(|numbers| Table::new("Values", vec![Column::float("value", 4, numbers)])),
     ReferenceLogps: |r| Table::new("Reference", vec![
         Column::int("pairs scored", vec![r.chosen.len() as i64]),
         Column::text("from", vec![if r.from_cache { "cache".into() } else { "the model".into() }]),
     ]),
     Outcome: |r| Table::new("Run", vec![
         Column::int("steps", vec![r.steps as i64]), Column::text("stopped early", vec![if r.stopped_early { "yes".into() } else { "no".into() }]),
-        Column::int("best step", vec![r.best.0 as i64]), Column::float("best held-out loss", 4, vec![r.best.1]),
+        Column::int("best step", vec![r.best.step as i64]), Column::float("best held-out loss", 4, vec![r.best.loss]),
         Column::float("seconds", 1, vec![r.seconds]), Column::float("tokens per second", 0, vec![r.tokens / r.seconds.max(1e-9)]),
     ]),
 }
@@ -199,13 +204,13 @@ fn pair_table(p: &PairLogps) -> Result<Table> {
     Table::new(
         "Summed log-probabilities of both replies",
         vec![
-            Column::float("log π(chosen)", 2, p.policy_chosen.to_vec()),
-            Column::float("log ref(chosen)", 2, p.ref_chosen.to_vec()),
-            Column::float("log π(rejected)", 2, p.policy_rejected.to_vec()),
-            Column::float("log ref(rejected)", 2, p.ref_rejected.to_vec()),
-            Column::float("D", 3, p.margins().to_vec()),
-            Column::int("tokens chosen", int(&p.chosen_tokens)),
-            Column::int("tokens rejected", int(&p.rejected_tokens)),
+            Column::float("log π(chosen)", 2, p.policy_chosen().to_vec()?),
+            Column::float("log ref(chosen)", 2, p.ref_chosen().to_vec()?),
+            Column::float("log π(rejected)", 2, p.policy_rejected().to_vec()?),
+            Column::float("log ref(rejected)", 2, p.ref_rejected().to_vec()?),
+            Column::float("D", 3, p.margins().to_vec()?),
+            Column::int("tokens chosen", int(p.chosen_tokens())),
+            Column::int("tokens rejected", int(p.rejected_tokens())),
         ],
     )
 }

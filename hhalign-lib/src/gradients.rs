@@ -1,26 +1,26 @@
-//! The gradient of every parameter, as plain numbers in the order of [`GptConfig::parameters`].
+//! The gradient of every parameter, as plain numbers.
 
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::model::GptConfig;
+use crate::model::{GptConfig, ParameterSpec, Parameters};
 use crate::parallel;
 
 /// One vector for each parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gradients {
-    names: Vec<(String, Vec<usize>)>,
-    values: Vec<Vec<f32>>,
+    specs: Parameters<ParameterSpec>,
+    values: Parameters<Vec<f32>>,
 }
 
 impl Gradients {
     /// All zero.
     pub fn zeros(config: &GptConfig) -> Self {
-        let names = config.parameters();
-        let values = names.iter().map(|(_, shape)| vec![0.0; shape.iter().product()]).collect();
-        Self { names, values }
+        let specs = config.parameters();
+        let values = specs.as_ref().map(|spec| vec![0.0; spec.elements()]);
+        Self { specs, values }
     }
 
     /// From tensors by name, as automatic differentiation gives them.
@@ -28,8 +28,8 @@ impl Gradients {
     /// # Errors
     /// A parameter without a gradient: some operation cut it off.
     pub fn from_tensors(config: &GptConfig, tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
-        let names = config.parameters();
-        let values = names.iter().map(|(name, shape)| {
+        let specs = config.parameters();
+        let values = specs.as_ref().try_map(|ParameterSpec { name, shape }| {
             let tensor = tensors.get(name).filter(|t| t.dims() == shape).ok_or_else(|| {
                 Error::new(
                     format!("{name} received no gradient of its shape"),
@@ -38,8 +38,8 @@ impl Gradients {
                 )
             })?;
             Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
-        });
-        Ok(Self { values: values.collect::<Result<_>>()?, names })
+        })?;
+        Ok(Self { specs, values })
     }
 
     /// As tensors by name.
@@ -47,10 +47,7 @@ impl Gradients {
     /// # Errors
     /// A failure of the tensor library.
     pub fn to_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
-        let one = |((name, shape), values): (&(String, Vec<usize>), &Vec<f32>)| {
-            Ok((name.clone(), Tensor::from_slice(values, shape.as_slice(), &Device::Cpu)?))
-        };
-        self.names.iter().zip(&self.values).map(one).collect()
+        named_tensors(&self.specs, self.values.as_ref().map(Vec::as_slice))
     }
 
     /// Says whether they are those of a model of these sizes.
@@ -58,35 +55,35 @@ impl Gradients {
     /// # Errors
     /// They belong to another model.
     pub fn check(&self, config: &GptConfig) -> Result<()> {
-        if self.names == config.parameters() {
+        if self.specs == config.parameters() {
             return Ok(());
         }
-        let got =
-            format!("{} numbers, model of {}", self.values.iter().map(Vec::len).sum::<usize>(), config.n_parameters());
+        let elements: usize = self.values.as_ref().into_vec().iter().map(|values| values.len()).sum();
+        let got = format!("{elements} numbers, model of {}", config.n_parameters());
         Err(Error::new("these gradients belong to another model", got, "use Gradients::zeros of the model's config"))
     }
 
-    /// The numbers, parameter by parameter.
-    pub fn values(&self) -> &[Vec<f32>] {
+    /// The numbers of every parameter.
+    pub fn values(&self) -> &Parameters<Vec<f32>> {
         &self.values
     }
 
-    /// The numbers, to be added to.
-    pub fn values_mut(&mut self) -> &mut [Vec<f32>] {
+    /// The numbers of every parameter, to be added to.
+    pub fn values_mut(&mut self) -> &mut Parameters<Vec<f32>> {
         &mut self.values
     }
 
     /// Back to zero.
     pub fn clear(&mut self) {
-        self.values.iter_mut().for_each(|values| values.fill(0.0));
+        self.values.as_mut().map(|values| values.fill(0.0));
     }
 
     /// Adds the gradients of another pass over the same parameters.
     pub fn add(&mut self, other: &Self) {
-        assert_eq!(self.names, other.names, "gradients of one model");
-        for (sum, other) in self.values.iter_mut().zip(&other.values) {
+        assert_eq!(self.specs, other.specs, "gradients of one model");
+        self.values.as_mut().zip(other.values.as_ref()).map(|(sum, other)| {
             sum.iter_mut().zip(other).for_each(|(sum, x)| *sum += x);
-        }
+        });
     }
 
     /// The norm over all parameters together.
@@ -94,7 +91,7 @@ impl Gradients {
     /// # Errors
     /// A panic of a worker thread.
     pub fn norm(&self) -> Result<f64> {
-        let squares = parallel::map(&self.values, |values| {
+        let squares = parallel::map(&self.values.as_ref().into_vec(), |values| {
             let mut lanes = [0f64; 8];
             let (chunks, rest) = values.as_chunks::<8>();
             for chunk in chunks {
@@ -104,6 +101,17 @@ impl Gradients {
         })?;
         Ok(squares.iter().sum::<f64>().sqrt())
     }
+}
+
+/// Plain numbers as tensors by name.
+pub(crate) fn named_tensors(
+    specs: &Parameters<ParameterSpec>,
+    values: Parameters<&[f32]>,
+) -> Result<BTreeMap<String, Tensor>> {
+    let one = |(spec, values): (&ParameterSpec, &[f32])| {
+        Ok((spec.name.clone(), Tensor::from_slice(values, spec.shape.as_slice(), &Device::Cpu)?))
+    };
+    specs.as_ref().zip(values).into_vec().into_iter().map(one).collect()
 }
 
 /// What to multiply gradients of a global norm with, so that it becomes at most `max_norm`.

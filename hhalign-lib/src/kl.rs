@@ -1,11 +1,13 @@
 //! How far a policy has gone from its reference: KL(π || ref), along replies that the policy itself draws.
 
-use candle_core::D;
+use candle_core::{D, Tensor};
 
-use crate::batch::{Batch, TokenizedPairs};
+use crate::batch::TokenizedPairs;
 use crate::error::{Error, Result};
+use crate::executor;
+use crate::fused::{Compute, Packed};
 use crate::model::Gpt;
-use crate::nn::{self, Dropout};
+use crate::nn;
 use crate::parallel;
 use crate::sample::Sampler;
 use crate::score;
@@ -38,35 +40,65 @@ const BATCH: usize = 8;
 /// # Ok::<(), hhalign::error::Error>(())
 /// ```
 pub fn reply_kl(policy: &Gpt, reference: &Gpt, prompts: &[Vec<u32>], replies: &[Vec<u32>]) -> Result<Vec<f64>> {
+    reply_kl_with(policy, reference, prompts, replies, &Compute::default())
+}
+
+/// [`reply_kl`] in the way that a run computes.
+///
+/// # Errors
+/// As [`reply_kl`], or the hardware cannot do what `compute` asks for.
+pub fn reply_kl_with(
+    policy: &Gpt,
+    reference: &Gpt,
+    prompts: &[Vec<u32>],
+    replies: &[Vec<u32>],
+    compute: &Compute,
+) -> Result<Vec<f64>> {
     if prompts.len() != replies.len() {
         let got = format!("{} prompts, {} replies", prompts.len(), replies.len());
         return Err(Error::new("one reply to each prompt is needed", got, "draw replies to the same prompts"));
     }
-    // Frozen copies build no graph.
-    let (policy, reference) = (policy.freeze()?, reference.freeze()?);
-    let both: Vec<(&[u32], &[u32])> =
-        prompts.iter().map(Vec::as_slice).zip(replies.iter().map(Vec::as_slice)).collect();
-    let batches: Vec<&[(&[u32], &[u32])]> = both.chunks(BATCH).collect();
-    let kl = parallel::map(&batches, |sequences| {
-        let batch = Batch::new(sequences, 0)?;
-        let of = |model: &Gpt| nn::log_softmax(&score::reply_logits(model, &batch, &mut Dropout::off())?);
-        let (pi, reference) = (of(&policy)?, of(&reference)?);
-        let tokens = (pi.exp()? * (&pi - &reference)?)?.sum(D::Minus1)?;
-        Ok(score::sum_by_sequence(&tokens, &batch)?.to_vec1::<f32>()?)
-    })?;
-    Ok(kl.into_iter().flatten().map(f64::from).collect())
+    let both: Vec<(&Vec<u32>, &Vec<u32>)> = prompts.iter().zip(replies).collect();
+    let packs = both.chunks(BATCH).map(|sequences| {
+        let mut packed = Packed::default();
+        sequences.iter().try_for_each(|(prompt, reply)| packed.push(prompt, &[reply.as_slice()]))?;
+        Ok(packed)
+    });
+    let packs = packs.collect::<Result<Vec<_>>>()?;
+    let (mut policy, mut reference) = (executor::for_model(compute, policy)?, executor::for_model(compute, reference)?);
+    let mut kl = vec![];
+    // Whole rows of logits are large: only as many packs as there are threads exist at once.
+    for packs in packs.chunks(parallel::threads()) {
+        let logits: Vec<(Tensor, Tensor)> = policy.logits(packs)?.into_iter().zip(reference.logits(packs)?).collect();
+        let work: Vec<(&Packed, &(Tensor, Tensor))> = packs.iter().zip(&logits).collect();
+        let sums = parallel::map(&work, |(packed, (policy, reference))| {
+            let (pi, reference) = (nn::log_softmax(policy)?, nn::log_softmax(reference)?);
+            let tokens = (pi.exp()? * (&pi - &reference)?)?.sum(D::Minus1)?;
+            Ok(score::sum_by_sequence(&tokens, packed.layout())?.to_vec1::<f32>()?)
+        })?;
+        kl.extend(sums.into_iter().flatten().map(f64::from));
+    }
+    Ok(kl)
 }
 
-/// [`reply_kl`] of replies that the policy draws to the first `n` prompts of held-out pairs, at temperature 1.
+/// [`reply_kl_with`] of replies that the policy draws to the first `n` prompts of held-out pairs, at temperature 1.
 ///
 /// # Errors
-/// As [`Sampler::ids`] and [`reply_kl`].
-pub fn from_held_out(policy: &Gpt, reference: &Gpt, pairs: &TokenizedPairs, n: usize, seed: u64) -> Result<Vec<f64>> {
+/// As [`Sampler::ids`] and [`reply_kl_with`].
+pub fn from_held_out(
+    policy: &Gpt,
+    reference: &Gpt,
+    pairs: &TokenizedPairs,
+    n: usize,
+    seed: u64,
+    compute: &Compute,
+) -> Result<Vec<f64>> {
     let prompts: Vec<Vec<u32>> = pairs.pairs.iter().take(n).map(|p| p.prompt.clone()).collect();
     let room = policy.config.block_size - prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let sampler = Sampler { max_new_tokens: MAX_REPLY.min(room.max(1)), seed, ..Sampler::default() };
+    let max_new_tokens = MAX_REPLY.min(room.max(1));
+    let sampler = Sampler { max_new_tokens, seed, compute: compute.clone(), ..Sampler::default() };
     let replies = sampler.ids(policy, prompts.clone(), Some(pairs.eos_id()))?;
-    reply_kl(policy, reference, &prompts, &replies)
+    reply_kl_with(policy, reference, &prompts, &replies, compute)
 }
 
 /// Tokens of a drawn reply at most.

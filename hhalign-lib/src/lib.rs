@@ -26,6 +26,7 @@ pub mod device;
 pub mod display;
 pub mod error;
 pub mod eval;
+pub(crate) mod executor;
 pub mod export;
 pub mod files;
 pub mod fused;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::f64::consts::PI;
 use std::sync::Mutex;
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::fused::widest;
-use crate::gradients::Gradients;
-use crate::model::{Gpt, GptConfig};
+use crate::gradients::{Gradients, named_tensors};
+use crate::model::{Gpt, GptConfig, ParameterSpec, Parameters};
 use crate::parallel;
 
 /// Settings of [`AdamW`].
@@ -40,17 +40,29 @@ impl Default for AdamWConfig {
 pub struct AdamW {
     config: AdamWConfig,
     steps: usize,
-    shapes: Vec<(String, Vec<usize>)>,
-    /// First and second moment of every parameter, in the order of [`GptConfig::parameters`].
-    moments: Vec<[Vec<f32>; 2]>,
+    specs: Parameters<ParameterSpec>,
+    moments: Parameters<Moments>,
+}
+
+/// First and second moment of one parameter.
+#[derive(Clone, Default)]
+struct Moments {
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Moments {
+    fn zeros(n: usize) -> Self {
+        Self { first: vec![0.0; n], second: vec![0.0; n] }
+    }
 }
 
 impl AdamW {
     /// Fresh moments of zero for every parameter.
     pub fn new(config: AdamWConfig, model: &GptConfig) -> Self {
-        let shapes = model.parameters();
-        let moments = shapes.iter().map(|(_, s)| [0, 1].map(|_| vec![0.0; s.iter().product()])).collect();
-        Self { config, steps: 0, shapes, moments }
+        let specs = model.parameters();
+        let moments = specs.as_ref().map(|spec| Moments::zeros(spec.elements()));
+        Self { config, steps: 0, specs, moments }
     }
 
     /// Moments out of a checkpoint, by the names of the parameters.
@@ -64,8 +76,8 @@ impl AdamW {
         first: &BTreeMap<String, Tensor>,
         second: &BTreeMap<String, Tensor>,
     ) -> Result<Self> {
-        let shapes = model.parameters();
-        let moments = shapes.iter().map(|(name, shape)| {
+        let specs = model.parameters();
+        let moments = specs.as_ref().try_map(|ParameterSpec { name, shape }| {
             let read = |moments: &BTreeMap<String, Tensor>| {
                 let tensor = moments.get(name).filter(|t| t.dims() == shape).ok_or_else(|| {
                     Error::new(
@@ -76,10 +88,9 @@ impl AdamW {
                 })?;
                 Ok::<_, Error>(tensor.flatten_all()?.to_vec1::<f32>()?)
             };
-            Ok([read(first)?, read(second)?])
-        });
-        let moments = moments.collect::<Result<_>>()?;
-        Ok(Self { config, steps, shapes, moments })
+            Ok(Moments { first: read(first)?, second: read(second)? })
+        })?;
+        Ok(Self { config, steps, specs, moments })
     }
 
     /// Counts one more step that is taken elsewhere, and says what it does; `keep` is that of a parameter that decays.
@@ -104,15 +115,20 @@ impl AdamW {
         self.steps
     }
 
-    /// First (`0`) or second (`1`) moments as tensors, by the names of the parameters.
+    /// First moments as tensors, by the names of the parameters.
     ///
     /// # Errors
     /// A failure of the tensor library.
-    pub fn moments(&self, which: usize) -> Result<BTreeMap<String, Tensor>> {
-        let tensor = |((name, shape), moments): (&(String, Vec<usize>), &[Vec<f32>; 2])| {
-            Ok((name.clone(), Tensor::from_slice(&moments[which], shape.as_slice(), &Device::Cpu)?))
-        };
-        self.shapes.iter().zip(&self.moments).map(tensor).collect()
+    pub fn first_moments(&self) -> Result<BTreeMap<String, Tensor>> {
+        named_tensors(&self.specs, self.moments.as_ref().map(|m| m.first.as_slice()))
+    }
+
+    /// Second moments as tensors, by the names of the parameters.
+    ///
+    /// # Errors
+    /// A failure of the tensor library.
+    pub fn second_moments(&self) -> Result<BTreeMap<String, Tensor>> {
+        named_tensors(&self.specs, self.moments.as_ref().map(|m| m.second.as_slice()))
     }
 
     /// One step on gradients multiplied by `scale`: decay, moments, bias correction and update in one go over memory.
@@ -121,22 +137,25 @@ impl AdamW {
     /// A frozen model, one that is not in f32 on the CPU, or gradients or moments of another one.
     pub fn step(&mut self, model: &Gpt, gradients: &Gradients, scale: f64, learning_rate: f64) -> Result<()> {
         gradients.check(&model.config)?;
-        if self.shapes != model.config.parameters() {
-            let got = format!("{} parameters, model of {}", self.shapes.len(), model.vars().len());
+        if self.specs != model.config.parameters() {
+            let got = format!("{} parameters, model of {}", self.specs.as_ref().into_vec().len(), model.n_parameters());
             return Err(Error::new("the optimiser was made for another model", got, "make one with AdamW::new"));
         }
-        self.steps += 1;
-        let work: Vec<_> = self.shapes.iter().zip(&mut self.moments).zip(gradients.values()).collect();
-        let work: Vec<_> = work.into_iter().map(|((shape, m), g)| (shape, Mutex::new(m), g)).collect();
-        parallel::map(&work, |((name, shape), moments, gradient)| {
-            let var = model.vars().get(name).ok_or_else(|| {
-                Error::new("a frozen model cannot change", name.as_str(), "use Gpt::fork for a copy that can")
-            })?;
-            let rule = self.config.rule(self.steps, scale, learning_rate, shape.len() >= 2);
-            let mut moments = moments.lock().expect("each is changed by one thread");
-            var.inplace_op1(&Update { moments: Mutex::new(&mut **moments), gradient, rule })?;
-            Ok(())
+        let vars = model.vars().ok_or_else(|| {
+            Error::new(
+                "a frozen model cannot change",
+                "a model made by Gpt::freeze",
+                "use Gpt::fork for a copy that can",
+            )
         })?;
+        self.steps += 1;
+        let (config, steps) = (&self.config, self.steps);
+        let parts = vars.as_ref().zip(self.specs.as_ref()).zip(self.moments.as_mut()).zip(gradients.values().as_ref());
+        let updates = parts.map(|(((var, spec), moments), gradient)| {
+            let rule = config.rule(steps, scale, learning_rate, spec.is_matrix());
+            (var, Update { moments: Mutex::new(moments), gradient, rule })
+        });
+        parallel::map(&updates.into_vec(), |(var, update)| Ok(var.inplace_op1(update)?))?;
         Ok(())
     }
 }
@@ -146,23 +165,28 @@ impl AdamW {
 pub struct VectorAdamW {
     config: AdamWConfig,
     steps: usize,
-    moments: [Vec<f32>; 2],
+    moments: Moments,
 }
 
 impl VectorAdamW {
     /// Fresh moments of zero for `n` numbers.
     pub fn new(config: AdamWConfig, n: usize) -> Self {
-        Self::restore(config, 0, [vec![0.0; n], vec![0.0; n]])
+        Self { config, steps: 0, moments: Moments::zeros(n) }
     }
 
     /// Moments out of a checkpoint.
-    pub fn restore(config: AdamWConfig, steps: usize, moments: [Vec<f32>; 2]) -> Self {
-        Self { config, steps, moments }
+    pub fn restore(config: AdamWConfig, steps: usize, first: Vec<f32>, second: Vec<f32>) -> Self {
+        Self { config, steps, moments: Moments { first, second } }
     }
 
-    /// First and second moments.
-    pub fn moments(&self) -> &[Vec<f32>; 2] {
-        &self.moments
+    /// First moments.
+    pub fn first_moments(&self) -> &[f32] {
+        &self.moments.first
+    }
+
+    /// Second moments.
+    pub fn second_moments(&self) -> &[f32] {
+        &self.moments.second
     }
 
     /// One step on a gradient multiplied by `scale`.
@@ -174,7 +198,7 @@ impl VectorAdamW {
 
 /// The update of one parameter.
 struct Update<'a> {
-    moments: Mutex<&'a mut [Vec<f32>; 2]>,
+    moments: Mutex<&'a mut Moments>,
     gradient: &'a [f32],
     rule: Rule,
 }
@@ -222,7 +246,7 @@ impl InplaceOp1 for Update<'_> {
 }
 
 impl Rule {
-    fn apply(&self, values: &mut [f32], [first, second]: &mut [Vec<f32>; 2], gradient: &[f32]) {
+    fn apply(&self, values: &mut [f32], Moments { first, second }: &mut Moments, gradient: &[f32]) {
         let [beta1, beta2] = self.betas;
         let parts = values.iter_mut().zip(first).zip(second).zip(gradient);
         widest!({

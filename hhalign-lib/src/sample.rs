@@ -1,14 +1,16 @@
 //! Seeded decoding with a cache of keys and values.
 
+mod group;
+
 use rand::Rng as _;
 
-use crate::device::Device;
+use self::group::{Job, Share};
 use crate::error::{Error, Result};
-use crate::fused::{Decoder, Precision, Purpose, Weights, with_weights};
-use crate::gpu::{Gpu, GpuDecoder};
+use crate::executor::{self, DecodePlan, Decoding};
+use crate::fused::Compute;
+use crate::loss;
 use crate::model::Gpt;
-use crate::parallel;
-use crate::rng::{Rng, stream};
+use crate::rng::Rng;
 use crate::tokenize::Tokenizer;
 
 /// How replies are drawn.
@@ -22,11 +24,13 @@ pub struct Sampler {
     pub max_new_tokens: usize,
     /// Seed; every prompt has a random stream of its own, so a reply does not depend on its neighbours.
     pub seed: u64,
+    /// On what, and in what precision, replies are decoded. A CPU decodes in f32 whatever the precision.
+    pub compute: Compute,
 }
 
 impl Default for Sampler {
     fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, max_new_tokens: 64, seed: 0 }
+        Self { temperature: 1.0, top_p: 1.0, max_new_tokens: 64, seed: 0, compute: Compute::default() }
     }
 }
 
@@ -47,11 +51,6 @@ impl Reply {
         Self { text: text.into(), ids: vec![], ended: true }
     }
 }
-
-/// Prompts decoded together at most.
-const MAX_BATCH: usize = 16;
-/// The same on a GPU.
-const MAX_GPU_BATCH: usize = 256;
 
 impl Sampler {
     /// Says what is wrong with the settings, if anything.
@@ -151,13 +150,7 @@ impl Sampler {
         tokenizer: &Tokenizer,
         prompts: &[String],
     ) -> Result<Vec<Reply>> {
-        if let Some(wrong) = [beta, trained_beta].into_iter().find(|b| !(*b > 0.0 && b.is_finite())) {
-            return Err(Error::new(
-                "beta must be positive",
-                wrong.to_string(),
-                "the trained one gives the policy itself",
-            ));
-        }
+        [beta, trained_beta].into_iter().try_for_each(loss::check_beta)?;
         self.replies_between(policy, reference, trained_beta / beta, tokenizer, prompts)
     }
 
@@ -189,130 +182,29 @@ impl Sampler {
         // Of like lengths, so that a group ends together; what a prompt gets does not depend on its neighbours.
         let mut order: Vec<usize> = (0..prompts.len()).collect();
         order.sort_by_key(|&i| prompts[i].len());
-        if let Some(gpu) = Device::Auto.gpu()? {
-            return self.ids_on(&gpu, models, block, &prompts, &order, eos_id);
-        }
-        let size = order.len().div_ceil(parallel::threads()).clamp(1, MAX_BATCH);
-        let groups: Vec<&[usize]> = order.chunks(size).collect();
-        let decode = |models: &[(&Weights<'_>, f64)]| {
-            parallel::map(&groups, |group| self.decode_group(models, block, &prompts, group, eos_id))
-        };
-        let lend = |model, work: &dyn Fn(&Weights<'_>) -> Result<_>| {
-            with_weights(model, Precision::F32, Purpose::Decode, work)
-        };
-        let drawn = match *models {
-            [(policy, one), (reference, other)] => {
-                lend(policy, &|w| lend(reference, &|r| decode(&[(w, one), (r, other)])))?
-            }
-            _ => lend(models[0].0, &|w| decode(&[(w, 1.0)]))?,
-        };
-        let mut replies: Vec<(usize, Vec<u32>)> = order.iter().copied().zip(drawn.into_iter().flatten()).collect();
-        replies.sort_by_key(|r| r.0);
-        Ok(replies.into_iter().map(|r| r.1).collect())
-    }
-
-    /// All prompts on a GPU, as many at a time as its memory holds. A mixture is drawn from on the processor.
-    fn ids_on(
-        &self,
-        gpu: &Gpu,
-        models: &[(&Gpt, f64)],
-        block: usize,
-        prompts: &[Vec<u32>],
-        order: &[usize],
-        eos_id: Option<u32>,
-    ) -> Result<Vec<Vec<u32>>> {
         let Some(longest) = order.last().map(|&i| prompts[i].len()) else { return Ok(vec![]) };
         let length = (longest + self.max_new_tokens).min(block);
-        let each: usize = models.iter().map(|(m, _)| GpuDecoder::bytes_per_sequence(m, length, Precision::F32)).sum();
-        let at_once = ((gpu.memory_mb()?.0 << 20) / (3 * each)).clamp(1, MAX_GPU_BATCH);
-        let decoder = |(model, share): &(&Gpt, f64)| {
-            Ok((GpuDecoder::new(gpu, model, Precision::F32, at_once.min(order.len()), length)?, *share))
+        let plan = DecodePlan { sequences: order.len(), length, models: models.len() };
+        let job = Job { sampler: self, prompts: &prompts, order: &order, block, eos_id };
+        let lend = |model: &Gpt, work: &mut dyn FnMut(&dyn Decoding) -> Result<()>| {
+            executor::for_model(&self.compute, model)?.decode(&plan, work)
         };
-        let mut decoders = models.iter().map(decoder).collect::<Result<Vec<_>>>()?;
-        let mut replies: Vec<Vec<u32>> = vec![vec![]; prompts.len()];
-        for group in order.chunks(at_once) {
-            decoders.iter_mut().for_each(|(decoder, _)| decoder.clear());
-            let mut rngs: Vec<Rng> = group.iter().map(|i| stream(self.seed, "sample", &[*i as u64])).collect();
-            let texts: Vec<&[u32]> = group.iter().map(|&i| prompts[i].as_slice()).collect();
-            let mut drawn: Vec<Vec<u32>> = vec![vec![]; group.len()];
-            let mut alive: Vec<usize> = vec![];
-            for (number, text) in texts.iter().enumerate() {
-                for (decoder, _) in &mut decoders {
-                    decoder.push(text)?;
-                }
-                alive.push(number);
-                let last = number + 1 == texts.len();
-                // Prompts are read in whole packs.
-                if last || decoders[0].0.is_full(texts[number + 1].len()) {
-                    decoders.iter_mut().try_for_each(|(decoder, _)| decoder.read())?;
-                    let ids = self.draw_on(&mut decoders, &alive, &mut rngs)?;
-                    alive.drain(..).zip(ids).for_each(|(g, id)| drawn[g].push(id));
-                }
-            }
-            let limit = |g: usize| self.max_new_tokens.min(block - texts[g].len().min(block - 1));
-            loop {
-                let goes_on = |g: &usize| drawn[*g].last().copied() != eos_id && drawn[*g].len() < limit(*g);
-                let alive: Vec<usize> = (0..group.len()).filter(goes_on).collect();
-                if alive.is_empty() {
-                    break;
-                }
-                let last: Vec<u32> = alive.iter().filter_map(|&g| drawn[g].last().copied()).collect();
-                decoders.iter_mut().try_for_each(|(decoder, _)| decoder.append(&alive, &last))?;
-                let ids = self.draw_on(&mut decoders, &alive, &mut rngs)?;
-                alive.iter().zip(ids).for_each(|(&g, id)| drawn[g].push(id));
-            }
-            group.iter().zip(drawn).for_each(|(&i, ids)| replies[i] = ids);
+        let mut drawn = vec![];
+        match *models {
+            [(policy, one), (reference, other)] => lend(policy, &mut |p| {
+                lend(reference, &mut |r| {
+                    drawn = job.run(&[Share { decoding: p, share: one }, Share { decoding: r, share: other }])?;
+                    Ok(())
+                })
+            })?,
+            _ => lend(models[0].0, &mut |p| {
+                drawn = job.run(&[Share { decoding: p, share: 1.0 }])?;
+                Ok(())
+            })?,
         }
-        Ok(replies)
-    }
-
-    /// A token behind each of the sequences that decoders have just read.
-    fn draw_on(&self, decoders: &mut [(GpuDecoder, f64)], alive: &[usize], rngs: &mut [Rng]) -> Result<Vec<u32>> {
-        if let ([(decoder, _)], true) = (&mut *decoders, self.top_p >= 1.0) {
-            let uniform: Vec<f32> = alive.iter().map(|&g| rngs[g].random::<f64>() as f32).collect();
-            return decoder.draw(&uniform, self.temperature as f32);
-        }
-        let mut sum: Vec<f32> = vec![];
-        for (decoder, share) in decoders {
-            let logits = decoder.logits()?;
-            sum.resize(logits.len(), 0.0);
-            sum.iter_mut().zip(logits).for_each(|(s, l)| *s += l * *share as f32);
-        }
-        let vocabulary = sum.len() / alive.len();
-        let rows: Vec<(usize, &[f32])> = alive.iter().copied().zip(sum.chunks_exact(vocabulary)).collect();
-        rows.into_iter().map(|(g, logits)| self.draw(logits, &mut rngs[g])).collect()
-    }
-
-    fn decode_group(
-        &self,
-        models: &[(&Weights<'_>, f64)],
-        block: usize,
-        prompts: &[Vec<u32>],
-        group: &[usize],
-        eos_id: Option<u32>,
-    ) -> Result<Vec<Vec<u32>>> {
-        let mut decoders =
-            models.iter().map(|(w, share)| Ok((Decoder::new(w)?, *share))).collect::<Result<Vec<_>>>()?;
-        let mut rngs: Vec<Rng> = group.iter().map(|i| stream(self.seed, "sample", &[*i as u64])).collect();
-        let mut drawn: Vec<Vec<u32>> = vec![vec![]; group.len()];
-        let vocabulary = models[0].0.config().vocab_size;
-        let limit = |g: usize| self.max_new_tokens.min(block - prompts[group[g]].len().min(block - 1));
-        for (g, &i) in group.iter().enumerate() {
-            let logits = mixed(&mut decoders, |decoder| Ok(decoder.start(&prompts[i])?.1))?;
-            drawn[g].push(self.draw(&logits, &mut rngs[g])?);
-        }
-        let goes_on = |g: usize, ids: &[u32]| ids.last().copied() != eos_id && ids.len() < limit(g);
-        loop {
-            let alive: Vec<usize> = (0..group.len()).filter(|&g| goes_on(g, &drawn[g])).collect();
-            if alive.is_empty() {
-                return Ok(drawn);
-            }
-            let last: Vec<u32> = alive.iter().filter_map(|&g| drawn[g].last().copied()).collect();
-            let logits = mixed(&mut decoders, |decoder| decoder.append(&alive, &last))?;
-            for (&g, logits) in alive.iter().zip(logits.chunks_exact(vocabulary)) {
-                drawn[g].push(self.draw(logits, &mut rngs[g])?);
-            }
-        }
+        let mut replies: Vec<(usize, Vec<u32>)> = order.iter().copied().zip(drawn).collect();
+        replies.sort_by_key(|r| r.0);
+        Ok(replies.into_iter().map(|r| r.1).collect())
     }
 
     /// Draws an id from logits.
@@ -357,23 +249,6 @@ impl Sampler {
         }
         Ok(best)
     }
-}
-
-/// The logits of all decoders, added up by their shares; those of a single one are left as they are.
-fn mixed(
-    decoders: &mut [(Decoder<'_>, f64)],
-    mut step: impl FnMut(&mut Decoder<'_>) -> Result<Vec<f32>>,
-) -> Result<Vec<f32>> {
-    if let [(decoder, _)] = decoders {
-        return step(decoder);
-    }
-    let mut sum: Vec<f32> = vec![];
-    for (decoder, share) in decoders {
-        let logits = step(decoder)?;
-        sum.resize(logits.len(), 0.0);
-        sum.iter_mut().zip(logits).for_each(|(s, l)| *s += l * *share as f32);
-    }
-    Ok(sum)
 }
 
 fn read(drawn: Vec<Vec<u32>>, tokenizer: &Tokenizer) -> Result<Vec<Reply>> {

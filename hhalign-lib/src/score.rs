@@ -4,91 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
-use crate::batch::{Batch, Side, TokenizedPairs};
+use crate::batch::{Side, TokenizedPairs};
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::fused::{Compute, Guesses, Keep, Packed, Purpose, Workspace, with_weights};
-use crate::gpu::GpuPass;
-use crate::loss::{PairLogps, Values};
+pub use crate::executor::composed::{
+    logps_of_targets, reply_logits, sequence_logps, sum_by_sequence, token_logps, token_stats,
+};
+use crate::executor::{self, Executor, Forward, TokenLogps};
+use crate::fused::{Compute, Packed};
+use crate::loss::PairLogps;
 use crate::model::Gpt;
-use crate::nn::{self, Dropout};
-use crate::parallel::{self, Pool};
-
-/// log π(token | everything before it) of every reply token in the batch.
-///
-/// Only the N positions that predict a reply token go through the head: prompts and padding cost no logits.
-///
-/// # Shapes
-/// batch of B sequences with N reply tokens in all -> (N)
-///
-/// # Errors
-/// The batch does not fit the model.
-pub fn token_logps(model: &Gpt, batch: &Batch, dropout: &mut Dropout) -> Result<Tensor> {
-    logps_of_targets(&reply_logits(model, batch, dropout)?, batch)
-}
-
-/// log softmax of the logits of each reply token, at that token.
-///
-/// # Shapes
-/// logits (N, V) -> (N)
-///
-/// # Errors
-/// A failure of the tensor library.
-pub fn logps_of_targets(logits: &Tensor, batch: &Batch) -> Result<Tensor> {
-    Ok(nn::log_softmax(logits)?.gather(&batch.targets.unsqueeze(1)?, 1)?.squeeze(1)?)
-}
-
-/// The logits that predict each reply token.
-///
-/// # Shapes
-/// batch of B sequences with N reply tokens in all -> (N, V)
-///
-/// # Errors
-/// The batch does not fit the model.
-pub fn reply_logits(model: &Gpt, batch: &Batch, dropout: &mut Dropout) -> Result<Tensor> {
-    let hidden = model.hidden(&batch.input_ids, dropout)?.reshape(((), model.config.n_embd))?;
-    model.head(&hidden.index_select(&batch.predicted_from, 0)?)
-}
-
-/// Sums per-token values over each sequence of the batch.
-///
-/// # Shapes
-/// (N) -> (B)
-///
-/// # Errors
-/// A failure of the tensor library.
-pub fn sum_by_sequence(values: &Tensor, batch: &Batch) -> Result<Tensor> {
-    let zeros = Tensor::zeros(batch.n_sequences(), values.dtype(), values.device())?;
-    Ok(zeros.index_add(&batch.sequence, values, 0)?)
-}
-
-/// log π(reply | prompt) of every sequence: the sum over its reply tokens.
-///
-/// # Shapes
-/// batch of B sequences -> (B)
-///
-/// # Errors
-/// The batch does not fit the model.
-pub fn sequence_logps(model: &Gpt, batch: &Batch, dropout: &mut Dropout) -> Result<Tensor> {
-    sum_by_sequence(&token_logps(model, batch, dropout)?, batch)
-}
-
-/// What the model would have said by itself at each reply token.
-///
-/// # Shapes
-/// logits (N, V), targets (N)
-///
-/// # Errors
-/// A failure of the tensor library.
-pub fn guesses(logits: &Tensor, targets: &Tensor) -> Result<Guesses> {
-    let logits = logits.detach();
-    let right = logits.argmax(D::Minus1)?.eq(targets)?.to_vec1::<u8>()?.into_iter().map(|r| r == 1).collect();
-    let logp = nn::log_softmax(&logits)?;
-    let entropy = (logp.exp()? * &logp)?.sum(D::Minus1)?.neg()?.to_dtype(DType::F32)?.to_vec1()?;
-    Ok(Guesses { right, entropy })
-}
+use crate::nn::Dropout;
 
 /// log ref(y | x) of both replies of every pair, computed once.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,7 +45,16 @@ pub fn score_pairs(model: &Gpt, pairs: &TokenizedPairs) -> Result<ReferenceLogps
 /// # Errors
 /// The pairs do not fit the model, or the processor cannot do what `compute` asks for.
 pub fn score_pairs_with(model: &Gpt, pairs: &TokenizedPairs, compute: &Compute) -> Result<ReferenceLogps> {
-    let mut sides = score_replies(model, pairs, &[Side::Chosen, Side::Rejected], compute)?;
+    score_pairs_by(&mut *executor::for_model(compute, model)?, pairs, compute.share_prompts)
+}
+
+/// [`score_pairs`] with weights that an executor holds.
+pub(crate) fn score_pairs_by(
+    executor: &mut dyn Executor,
+    pairs: &TokenizedPairs,
+    share_prompts: bool,
+) -> Result<ReferenceLogps> {
+    let mut sides = score_replies_by(executor, pairs, &[Side::Chosen, Side::Rejected], share_prompts)?;
     let (rejected, chosen) = (sides.remove(1), sides.remove(0));
     Ok(ReferenceLogps { chosen, rejected, from_cache: false })
 }
@@ -127,21 +64,22 @@ pub fn score_pairs_with(model: &Gpt, pairs: &TokenizedPairs, compute: &Compute) 
 /// # Errors
 /// The pairs do not fit the model, or the processor cannot do what `compute` asks for.
 pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side], compute: &Compute) -> Result<Vec<Vec<f32>>> {
+    score_replies_by(&mut *executor::for_model(compute, model)?, pairs, sides, compute.share_prompts)
+}
+
+/// [`score_replies`] with weights that an executor holds.
+pub(crate) fn score_replies_by(
+    executor: &mut dyn Executor,
+    pairs: &TokenizedPairs,
+    sides: &[Side],
+    share_prompts: bool,
+) -> Result<Vec<Vec<f32>>> {
     if sides.is_empty() {
         return Ok(vec![]);
     }
     let batches = pairs.by_length(SCORE_BATCH);
-    let scored = if compute.composed {
-        // A frozen copy builds no graph, so that nothing is kept for a backward pass.
-        let frozen = model.freeze()?;
-        parallel::map(&batches, |indices| {
-            let batch = pairs.batch_of(indices, sides)?;
-            Ok(sequence_logps(&frozen, &batch, &mut Dropout::off())?.to_vec1::<f32>()?)
-        })?
-    } else {
-        let packs = batches.iter().map(|indices| pairs.packed(indices, sides, compute.share_prompts));
-        packed_logps(model, &packs.collect::<Result<Vec<_>>>()?, compute)?
-    };
+    let packs = batches.iter().map(|indices| pairs.packed(indices, sides, share_prompts));
+    let scored = executor.score(&packs.collect::<Result<Vec<_>>>()?, &by_sequence)?;
     let mut logps = vec![vec![0f32; pairs.len()]; sides.len()];
     for (indices, values) in batches.iter().zip(scored) {
         for (&i, values) in indices.iter().zip(values.chunks_exact(sides.len())) {
@@ -156,19 +94,11 @@ pub fn score_replies(model: &Gpt, pairs: &TokenizedPairs, sides: &[Side], comput
 /// # Errors
 /// Sequences that do not fit the model.
 pub fn packed_logps(model: &Gpt, packs: &[Packed], compute: &Compute) -> Result<Vec<Vec<f32>>> {
-    static WORKSPACES: Pool<Workspace> = Pool::new();
-    if let Some(gpu) = compute.gpu()? {
-        let mut pass = GpuPass::new(&gpu, model, compute)?;
-        return parallel::one_by_one(packs, |packed| {
-            Ok(packed.sum_by_sequence(&pass.forward(packed, Keep::Nothing, None)?))
-        });
-    }
-    with_weights(model, compute.precision, Purpose::Score, |weights| {
-        parallel::map(packs, |packed| {
-            let logps = WORKSPACES.with(|w| w.forward(weights, packed, Keep::Nothing, None))?;
-            Ok(packed.sum_by_sequence(&logps))
-        })
-    })
+    executor::for_model(compute, model)?.score(packs, &by_sequence)
+}
+
+fn by_sequence(forward: &Forward) -> Result<Vec<f32>> {
+    Ok(forward.logps.by_sequence())
 }
 
 /// [`score_pairs`] of a reference model, kept in `cache` under a key of its weights and of the pairs' ids.
@@ -235,34 +165,27 @@ impl ReferenceLogps {
         self.beside(tensor(policy.chosen)?, tensor(policy.rejected)?, pairs, &indices)
     }
 
-    /// The same from log π of every reply token, with their gradients: all tokens of the first pair's chosen reply, of
-    /// its rejected reply, of the next pair's chosen reply, and so on.
-    ///
-    /// # Shapes
-    /// token_logps (N), B indices -> four vectors (B)
-    ///
-    /// # Errors
-    /// An index outside.
-    pub fn beside_tokens(&self, token_logps: &Tensor, pairs: &TokenizedPairs, indices: &[usize]) -> Result<PairLogps> {
+    /// The same from log π of every reply token, with their gradients; the sequences are the chosen and the rejected reply
+    /// of each pair in turn.
+    pub(crate) fn beside_tokens(
+        &self,
+        token_logps: &TokenLogps<Tensor>,
+        pairs: &TokenizedPairs,
+        indices: &[usize],
+    ) -> Result<PairLogps> {
         self.check(pairs, indices)?;
-        let mut sequence = vec![];
-        for (i, &index) in indices.iter().enumerate() {
-            for (side, reply) in [Side::Chosen, Side::Rejected].into_iter().enumerate() {
-                sequence.extend(std::iter::repeat_n((2 * i + side) as u32, pairs.pairs[index].reply(reply).len()));
-            }
-        }
-        let (n, device) = (sequence.len(), token_logps.device());
-        let zeros = Tensor::zeros(2 * indices.len(), token_logps.dtype(), device)?;
-        let sums = zeros.index_add(&Tensor::from_vec(sequence, n, device)?, token_logps, 0)?;
-        let sums = sums.reshape((indices.len(), 2))?;
+        let sums = token_logps.by_sequence()?.reshape((indices.len(), 2))?;
         let side = |i: usize| -> Result<Tensor> { Ok(sums.narrow(1, i, 1)?.squeeze(1)?) };
         self.beside(side(0)?, side(1)?, pairs, indices)
     }
 
     /// The reference's log-probabilities of some pairs, beside those that a policy gave them.
     ///
+    /// # Shapes
+    /// two vectors (B), B indices -> four vectors (B)
+    ///
     /// # Errors
-    /// An index outside.
+    /// An index outside, or not one number of the policy for each index.
     pub fn beside(
         &self,
         policy_chosen: Tensor,
@@ -271,19 +194,26 @@ impl ReferenceLogps {
         indices: &[usize],
     ) -> Result<PairLogps> {
         self.check(pairs, indices)?;
-        let pick = |v: &[f32]| -> Result<Values> {
+        let dtype = policy_chosen.dtype();
+        let fits = |t: &Tensor| t.dims() == [indices.len()] && t.dtype() == dtype && dtype.is_float();
+        if !fits(&policy_chosen) || !fits(&policy_rejected) {
+            return Err(Error::new(
+                "a policy's log-probabilities must be one number for each pair, in one dtype",
+                format!("{policy_chosen:?} and {policy_rejected:?} for {} pairs", indices.len()),
+                "sum the tokens of each reply: sequence_logps",
+            ));
+        }
+        let pick = |v: &[f32]| -> Result<Tensor> {
             let picked: Vec<f32> = indices.iter().map(|&i| v[i]).collect();
-            Ok(Values::from_tensor(
-                Tensor::from_vec(picked, indices.len(), policy_chosen.device())?.to_dtype(policy_chosen.dtype())?,
-            ))
+            Ok(Tensor::from_vec(picked, indices.len(), policy_chosen.device())?.to_dtype(dtype)?)
         };
         Ok(PairLogps {
             ref_chosen: pick(&self.chosen)?,
             ref_rejected: pick(&self.rejected)?,
             chosen_tokens: indices.iter().map(|&i| pairs.pairs[i].chosen.len()).collect(),
             rejected_tokens: indices.iter().map(|&i| pairs.pairs[i].rejected.len()).collect(),
-            policy_chosen: Values::from_tensor(policy_chosen),
-            policy_rejected: Values::from_tensor(policy_rejected),
+            policy_chosen,
+            policy_rejected,
         })
     }
 }

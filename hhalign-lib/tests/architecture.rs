@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["batch"],
     &["checkpoint"],
     &["loss"],
+    &["executor"],
     &["score"],
     &["sample"],
     &["kl"],
@@ -185,5 +186,40 @@ fn no_source_file_is_longer_than_four_hundred_and_fifty_lines() {
 fn every_module_of_the_library_has_a_floor() {
     for source in sources().iter().filter(|s| s.module != "lib") {
         floor(&source.module);
+    }
+}
+
+/// Where one of these words stands in code, test modules left out.
+fn places(words: &[&str], but: &[&str]) -> Vec<String> {
+    let mut found = vec![];
+    for source in sources().iter().filter(|s| !but.contains(&s.module.as_str())) {
+        let code = source.code.split("#[cfg(test)]").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate() {
+            if words.iter().any(|word| line.contains(word)) {
+                found.push(format!("{}:{}: {}", source.path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+/// What a second copy of would drift from the first: the choice of the device, the training loop, the check of β, and the
+/// order of a block's parameters.
+#[test]
+fn what_must_exist_once_exists_once() {
+    let device =
+        ["GpuPass", "GpuDecoder", "gpu::Trainer", "with_weights(", "Workspace", ".gpu()", "compute.composed {"];
+    let below = ["executor", "fused", "gpu", "device"];
+    let counts = [
+        ("uses of the device outside the executor's module", places(&device, &below), 0),
+        ("functions that validate beta", places(&["beta > 0.0"], &[]), 1),
+        ("training loops", places(&["= cosine_schedule("], &[]), 1),
+        ("orders of a block's parameters", places(&["gate.try_map(f)"], &[]), 1),
+        ("lists of a block's parameter names", places(&["\"attn.c_attn\""], &[]), 1),
+        ("slices of twelve", places(&["as_chunks::<12>", "12 * layer", "[Vec<f32>; 12]"], &[]), 0),
+    ];
+    for (what, found, expected) in &counts {
+        println!("{what}: {}\n  {}", found.len(), found.join("\n  "));
+        assert_eq!(found.len(), *expected, "{what}:\n{}", found.join("\n"));
     }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{BLOCK, distance, error, numbers, texts, tiny, tokenized, tokenizer};
-use hhalign::batch::{Batch, Side, TokenizedPairs};
+use hhalign::batch::{Batch, Side, TokenizedPair, TokenizedPairs};
 use hhalign::data::Pair;
 use hhalign::model::{Gpt, KvCache};
 use hhalign::nn::Dropout;
@@ -14,7 +14,7 @@ use hhalign::score;
 /// Weights large enough that a wrong position or mask shows in the log-probabilities.
 fn model() -> Gpt {
     let small = Gpt::new(tiny(2, 0.0), 5).unwrap();
-    for (name, var) in small.vars() {
+    for (name, var) in small.named_vars() {
         if name.ends_with("weight") && !name.contains("ln_") {
             var.set(&(var.as_tensor().detach() * 10.0).unwrap()).unwrap();
         }
@@ -33,7 +33,7 @@ fn padding_order_and_split_change_no_log_probability() {
     for side in [Side::Chosen, Side::Rejected] {
         let of = |indices: &[usize]| logps(&model, &pairs.batch(indices, side).unwrap());
         let together = of(&all);
-        let lengths = pairs.batch(&all, side).unwrap().reply_lengths;
+        let lengths = pairs.batch(&all, side).unwrap().layout.lengths().to_vec();
         assert!(lengths.iter().min() < lengths.iter().max(), "some rows must be padded");
         println!("{side:?}: replies of {lengths:?} ids, {} cut", pairs.replies_cut);
         let alone: Vec<f64> = all.iter().flat_map(|&i| of(&[i])).collect();
@@ -65,8 +65,8 @@ fn a_batch_marks_reply_tokens_and_nothing_else() {
     assert_eq!(numbers(&batch.completion_mask), [0., 0., 0., 1., 1., 0., 1., 1., 1., 1.]);
     assert_eq!(numbers(&batch.predicted_from), [2., 3., 5., 6., 7., 8.], "one place before each reply token");
     assert_eq!(numbers(&batch.targets), [8., 9., 10., 11., 12., 13.]);
-    assert_eq!(numbers(&batch.sequence), [0., 0., 1., 1., 1., 1.]);
-    assert_eq!(batch.reply_lengths, [2, 4]);
+    assert_eq!(batch.layout.sequence_of_tokens(), [0, 0, 1, 1, 1, 1]);
+    assert_eq!(batch.layout.lengths(), [2, 4]);
 }
 
 #[test]
@@ -140,6 +140,19 @@ fn an_epoch_holds_each_pair_once_in_an_order_of_its_own() {
     let mut by_length: Vec<usize> = pairs.by_length(8).into_iter().flatten().collect();
     by_length.sort_unstable();
     assert_eq!(by_length, (0..pairs.len()).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_hash_of_pairs_tells_where_their_parts_end() {
+    let hash = |prompt: &[u32], chosen: &[u32], rejected: &[u32]| {
+        let pair = TokenizedPair { prompt: prompt.into(), chosen: chosen.into(), rejected: rejected.into() };
+        TokenizedPairs::from_ids(vec![pair], 16, 0).hash
+    };
+    let whole = hash(&[1, 2], &[3, 0], &[4, 0]);
+    assert_eq!(whole, hash(&[1, 2], &[3, 0], &[4, 0]));
+    for other in [hash(&[1], &[2, 3, 0], &[4, 0]), hash(&[1, 2], &[3], &[0, 4, 0]), hash(&[1, 2], &[4, 0], &[3, 0])] {
+        assert_ne!(whole, other);
+    }
 }
 
 fn ids(rows: usize, t: usize) -> Tensor {
@@ -263,6 +276,89 @@ fn temperature_zero_and_a_tiny_top_p_take_the_likeliest_token_each_time() {
     assert_eq!(seedless.replies(&model, &tokenizer, &prompts()).unwrap(), replies);
     let narrow = Sampler { temperature: 1.0, top_p: 1e-6, ..greedy };
     assert_eq!(narrow.replies(&model, &tokenizer, &prompts()).unwrap(), replies);
+}
+
+/// First tokens of replies to `n` equal prompts, and the logits that they are drawn from.
+fn first_tokens(sampler: Sampler, n: usize) -> (Vec<usize>, Vec<f64>) {
+    let (model, tokenizer) = (model(), tokenizer());
+    let prompt = tokenizer.encode(&prompts()[0]).unwrap();
+    let row = Tensor::new(prompt.as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    let logits = numbers(&model.logits(&row).unwrap().narrow(1, prompt.len() - 1, 1).unwrap());
+    let one = Sampler { max_new_tokens: 1, seed: 3, ..sampler };
+    let drawn = one.ids(&model, vec![prompt; n], None).unwrap();
+    (drawn.iter().map(|reply| reply[0] as usize).collect(), logits)
+}
+
+/// Asserts that drawn tokens have the mean logit that these weights give, within four standard
+/// deviations.
+fn assert_mean_logit(drawn: &[usize], logits: &[f64], weights: &[f64]) {
+    let total: f64 = weights.iter().sum();
+    let mean_of = |f: &dyn Fn(f64) -> f64| logits.iter().zip(weights).map(|(l, w)| f(*l) * w / total).sum::<f64>();
+    let mean = mean_of(&|l| l);
+    let deviation = (mean_of(&|l| (l - mean).powi(2)) / drawn.len() as f64).sqrt();
+    let found = drawn.iter().map(|&id| logits[id]).sum::<f64>() / drawn.len() as f64;
+    println!("mean logit {found:.3}, {mean:.3} with a deviation of {deviation:.3}");
+    assert!(deviation > 0.0 && (found - mean).abs() < 4.0 * deviation, "{found} instead of {mean} +- {deviation}");
+}
+
+#[test]
+fn tokens_are_drawn_as_often_as_the_temperature_says() {
+    for temperature in [0.5, 1.0, 2.0] {
+        let (drawn, logits) = first_tokens(Sampler { temperature, ..Sampler::default() }, 1000);
+        let weights: Vec<f64> = logits.iter().map(|l| (l / temperature).exp()).collect();
+        assert_mean_logit(&drawn, &logits, &weights);
+    }
+}
+
+#[test]
+fn top_p_draws_from_the_likeliest_tokens_that_hold_its_share_and_from_all_of_them() {
+    for top_p in [0.2, 0.7] {
+        let (drawn, logits) = first_tokens(Sampler { top_p, ..Sampler::default() }, 1000);
+        let mut weights: Vec<f64> = logits.iter().map(|l| l.exp()).collect();
+        let mut order: Vec<usize> = (0..weights.len()).collect();
+        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+        let total: f64 = weights.iter().sum();
+        let mut held = 0.0;
+        let mut kept = 0;
+        while held < top_p * total {
+            held += weights[order[kept]];
+            kept += 1;
+        }
+        order[kept..].iter().for_each(|&id| weights[id] = 0.0);
+        assert!(kept > 5 && drawn.iter().all(|&id| weights[id] > 0.0), "a token outside the first {kept}");
+        assert_mean_logit(&drawn, &logits, &weights);
+    }
+}
+
+#[test]
+fn each_of_several_replies_to_a_prompt_is_drawn_anew() {
+    let (model, tokenizer) = (Gpt::new(tiny(1, 0.0), 1).unwrap(), tokenizer());
+    let sampler = Sampler { max_new_tokens: 12, seed: 1, ..Sampler::default() };
+    let samples = sampler.samples(&model, &tokenizer, &prompts(), 3).unwrap();
+    let [first, second, third] = samples.as_slice() else { panic!("{} lists of replies", samples.len()) };
+    assert_eq!(*first, sampler.replies(&model, &tokenizer, &prompts()).unwrap());
+    for ((a, b), c) in first.iter().zip(second).zip(third) {
+        assert!(a != b && b != c && a != c, "{a:?}");
+    }
+}
+
+#[test]
+fn a_reply_ends_at_the_end_of_text_and_nowhere_else() {
+    let (model, tokenizer) = (model(), tokenizer());
+    // The last norm's bias points to the end of text, so that some replies end early and some do not.
+    let vars = model.vars().unwrap();
+    let eos = vars.wte.as_tensor().get(tokenizer.eos_id() as usize).unwrap();
+    vars.lnf.bias.as_ref().unwrap().set(&(eos.detach() * 4.0).unwrap()).unwrap();
+    let sampler = Sampler { max_new_tokens: 20, seed: 5, ..Sampler::default() };
+    let prompts: Vec<String> = (0..8).flat_map(|_| prompts()).collect();
+    let replies = sampler.replies(&model, &tokenizer, &prompts).unwrap();
+    for reply in &replies {
+        let end = reply.ids.iter().position(|id| *id == tokenizer.eos_id());
+        assert_eq!(reply.ids.len(), end.map_or(20, |end| end + 1), "{:?}", reply.ids);
+        assert_eq!(reply.ended, end.is_some());
+    }
+    let ended = replies.iter().filter(|reply| reply.ended).count();
+    assert!((5..36).contains(&ended), "{ended} of 40 ended");
 }
 
 #[test]

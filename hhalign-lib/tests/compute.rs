@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{bits, short, texts, tiny, tokenized};
+use common::{Folder, bits, short, texts, tiny, tokenized};
 use hhalign::fused::{Compute, Precision};
 use hhalign::model::Gpt;
 use hhalign::parallel;
+use hhalign::score::reference_logps_with;
 use hhalign::train::{Dpo, Outcome, Sft, TrainConfig};
 
 const STEPS: usize = 12;
@@ -107,5 +108,16 @@ fn a_run_tells_its_time_and_memory() {
     assert!(seconds.windows(2).all(|w| w[0].1 <= w[1].1) && seconds.len() == STEPS);
     if cfg!(target_os = "linux") {
         assert!(run.history.series("peak_memory_mb").iter().all(|p| p.1 > 1.0 && p.1 < 1e5));
+    }
+}
+
+#[test]
+fn scores_of_a_reference_that_were_computed_otherwise_are_not_taken_from_the_cache() {
+    let (model, pairs) = (Gpt::new(tiny(1, 0.0), 5).unwrap(), tokenized(&texts(1, 4)));
+    let folder = Folder::new("computed-otherwise");
+    for compute in [Compute::default(), Compute { composed: true, ..Compute::default() }] {
+        let score = || reference_logps_with(&model, &pairs, Some(&folder.0), &compute).unwrap();
+        assert!(!score().from_cache, "{compute:?}");
+        assert!(score().from_cache, "{compute:?}");
     }
 }

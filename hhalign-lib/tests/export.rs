@@ -214,6 +214,7 @@ fn a_loss_that_would_be_another_one_there_says_so() {
         "discopop",
         "forward_kl",
         "js_divergence",
+        "alpha_divergence",
     ];
     assert_eq!(gone, both);
     let smoothed = settings(&read(&folder.join("cdpo"), "train_dpo.py"));

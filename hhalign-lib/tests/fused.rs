@@ -3,25 +3,25 @@
 mod common;
 
 use candle_core::Tensor;
-use common::passes::{config, ids, model, oracle, packed, sequences, slopes, super_short, worst};
+use common::passes::{config, dlogps, ids, long, model, oracle, packed, sequences, super_short, whole, worst};
 use common::{max_abs, numbers};
-use hhalign::fused::{Decoder, Guesses, Keep, Packed, Precision, Purpose, Workspace, with_weights};
+use hhalign::fused::{Decoder, Keep, Packed, Precision, Purpose, TokenStats, Workspace, with_weights};
 use hhalign::gradients::Gradients;
 use hhalign::model::Gpt;
 
-fn fused(model: &Gpt, packed: &Packed, keep: Keep, precision: Precision) -> (Vec<f32>, Guesses, Gradients) {
-    let (mut workspace, mut guesses) = (Workspace::default(), Guesses::default());
+fn fused(model: &Gpt, packed: &Packed, keep: Keep, precision: Precision) -> (Vec<f32>, TokenStats, Gradients) {
+    let (mut workspace, mut stats) = (Workspace::default(), TokenStats::default());
     let mut gradients = Gradients::zeros(&model.config);
     let logps = with_weights(model, precision, Purpose::Train, |weights| {
         // A pass before it, so that memory used once is used again.
         let other = super_short();
         workspace.forward(weights, &other, keep, None)?;
         workspace.backward(weights, &other, &[0.0; 2], &mut gradients)?;
-        let logps = workspace.forward(weights, packed, keep, Some(&mut guesses))?;
-        workspace.backward(weights, packed, &slopes(logps.len()), &mut gradients)?;
+        let logps = workspace.forward(weights, packed, keep, Some(&mut stats))?;
+        workspace.backward(weights, packed, &dlogps(logps.len()), &mut gradients)?;
         Ok(logps)
     });
-    (logps.unwrap(), guesses, gradients)
+    (logps.unwrap(), stats, gradients)
 }
 
 #[test]
@@ -31,21 +31,58 @@ fn values_and_every_gradient_equal_the_composed_models() {
         let exact = oracle(&model, &sequences);
         for share in [false, true] {
             for keep in [Keep::Activations, Keep::BlockInputs] {
-                let (logps, guesses, gradients) = fused(&model, &packed(&sequences, share), keep, Precision::F32);
+                let (logps, stats, gradients) = fused(&model, &packed(&sequences, share), keep, Precision::F32);
                 let ours: Vec<f64> = logps.iter().copied().map(f64::from).collect();
-                let (value, (slope, name)) =
+                let (value, (gradient, name)) =
                     (common::distance(&ours, &exact.logps), worst(&gradients, &exact.gradients));
                 println!(
-                    "C {} share {share} {keep:?}: values {value:.1e}, gradients {slope:.1e} ({name})",
+                    "C {} share {share} {keep:?}: values {value:.1e}, gradients {gradient:.1e} ({name})",
                     config.n_embd
                 );
-                assert!(value < 2e-5 && slope < 2e-5, "{config:?} share {share} {keep:?}: {value} {slope} {name}");
-                assert_eq!(guesses.right, exact.guesses.right);
-                let entropy = |g: &Guesses| g.entropy.iter().copied().map(f64::from).collect::<Vec<_>>();
-                assert!(common::distance(&entropy(&guesses), &entropy(&exact.guesses)) < 2e-5);
+                assert!(
+                    value < 2e-5 && gradient < 2e-5,
+                    "{config:?} share {share} {keep:?}: {value} {gradient} {name}"
+                );
+                assert_eq!(stats.right, exact.stats.right);
+                let entropy = |g: &TokenStats| g.entropy.iter().copied().map(f64::from).collect::<Vec<_>>();
+                assert!(common::distance(&entropy(&stats), &entropy(&exact.stats)) < 2e-5);
             }
         }
     }
+}
+
+#[test]
+fn logits_of_a_chunk_at_a_time_give_the_gradients_of_all_targets() {
+    // 256 targets are a chunk.
+    let (model, sequences) = (model(config(1, 2, 16, 50)), long(4, 50));
+    let exact = oracle(&model, &sequences);
+    let (logps, _, gradients) = fused(&model, &packed(&sequences, true), Keep::Activations, Precision::F32);
+    assert!(logps.len() > 2 * 256);
+    let ours: Vec<f64> = logps.iter().copied().map(f64::from).collect();
+    let (value, (gradient, name)) = (common::distance(&ours, &exact.logps), worst(&gradients, &exact.gradients));
+    assert!(value < 2e-5 && gradient < 2e-5, "{value} {gradient} {name}");
+}
+
+#[test]
+fn no_gradients_of_the_ends_are_zeros_whatever_an_earlier_pass_left() {
+    let (model, packed) = (model(config(2, 2, 16, 50)), whole(&sequences(50), true));
+    let dlogps = dlogps(packed.n_targets());
+    let mut workspace = Workspace::default();
+    with_weights(&model, Precision::F32, Purpose::Train, |w| {
+        let mut backward = |dends: &[f32]| -> hhalign::error::Result<Gradients> {
+            let mut gradients = Gradients::zeros(&model.config);
+            workspace.forward(w, &packed, Keep::Activations, None)?;
+            workspace.backward_ends(w, &packed, &dlogps, dends, &mut gradients)?;
+            Ok(gradients)
+        };
+        let some = backward(&vec![0.5; packed.n_ends() * 16])?;
+        let none = backward(&[])?;
+        let zeros = backward(&vec![0.0; packed.n_ends() * 16])?;
+        assert_eq!(none.values(), zeros.values());
+        assert_ne!(none.values(), some.values());
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]
@@ -79,11 +116,12 @@ fn bf16_stays_near_f32() {
         Ok(()) => {
             let (logps, _, gradients) = fused(&model, &packed, Keep::Activations, Precision::Bf16);
             let ours: Vec<f64> = logps.iter().copied().map(f64::from).collect();
-            let (value, (slope, name)) = (common::distance(&ours, &exact.logps), worst(&gradients, &exact.gradients));
-            println!("bf16: values {value:.1e}, gradients {slope:.1e} ({name})");
+            let (value, (gradient, name)) =
+                (common::distance(&ours, &exact.logps), worst(&gradients, &exact.gradients));
+            println!("bf16: values {value:.1e}, gradients {gradient:.1e} ({name})");
             // bf16 keeps 8 bits, 0.4% of an operand; the largest log-probability here is near -20.
             let value = value / max_abs(&exact.logps);
-            assert!(value > 1e-6 && value < 0.01 && slope < 0.1, "{value} {slope} {name}");
+            assert!(value > 1e-6 && value < 0.01 && gradient < 0.1, "{value} {gradient} {name}");
         }
     }
 }
@@ -144,4 +182,41 @@ fn decoding_with_a_cache_gives_the_logits_of_the_whole_text() {
         })
         .unwrap();
     }
+}
+
+#[test]
+fn a_long_text_decodes_token_by_token_as_it_does_at_once() {
+    let model = model(config(2, 3, 33, 101));
+    let text = ids(150, 1, 101);
+    with_weights(&model, Precision::F32, Purpose::Decode, |weights| {
+        let mut decoder = Decoder::new(weights)?;
+        let mut logits = decoder.start(&text[..1])?.1;
+        // The cache's capacity grows on the way.
+        for n in 2..=text.len() {
+            logits = decoder.append(&[0], &text[n - 1..n])?;
+            if n % 10 == 0 {
+                let ours: Vec<f64> = logits.iter().copied().map(f64::from).collect();
+                let at_once = Decoder::new(weights)?.start(&text[..n])?.1;
+                let wanted: Vec<f64> = at_once.iter().copied().map(f64::from).collect();
+                let error = common::distance(&ours, &wanted) / max_abs(&wanted);
+                assert!(error < 2e-5, "{n} tokens: {error}");
+            }
+        }
+        assert_eq!(logits.len(), 101);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_norm_of_gradients_counts_every_number_whatever_their_count() {
+    let mut gradients = Gradients::zeros(&config(1, 3, 33, 37));
+    let (mut squares, mut odd) = (0.0, 0);
+    gradients.values_mut().as_mut().map(|values| {
+        odd += usize::from(values.len() % 8 > 0);
+        values.iter_mut().enumerate().for_each(|(i, x)| *x = (i % 7) as f32 - 3.5);
+        squares += values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    });
+    assert!(odd > 10, "numbers beyond whole lanes of eight");
+    assert!((gradients.norm().unwrap() / squares.sqrt() - 1.0).abs() < 1e-12);
 }

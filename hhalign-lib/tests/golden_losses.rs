@@ -4,13 +4,8 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{error, golden_json, numbers};
-use hhalign::loss::{PairLogps, PreferenceLoss as Loss, Values};
+use hhalign::loss::{PairLogps, PairValues, PreferenceLoss as Loss, Values};
 use serde_json::Value;
-
-/// All losses, the one that `ALL` leaves out included.
-fn every_loss() -> impl Iterator<Item = Loss> {
-    Loss::ALL.into_iter().chain([Loss::AlphaDivergence { alpha: 0.5 }])
-}
 
 /// What one loss gives on some points: the losses and the derivatives by the policy's two log-probabilities.
 struct Outcome {
@@ -47,14 +42,15 @@ impl Points {
     fn evaluate(&self, loss: Loss, beta: f64, dtype: DType, of_the_mean: bool) -> Outcome {
         let tensor = |v: &[f64]| Tensor::new(v, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
         let [chosen, rejected] = [0, 1].map(|i| Var::from_tensor(&tensor(&self.logps[i])).unwrap());
-        let logps = PairLogps {
+        let logps = PairLogps::new(PairValues {
             policy_chosen: Values::from_tensor(chosen.as_tensor().clone()),
             policy_rejected: Values::from_tensor(rejected.as_tensor().clone()),
             ref_chosen: Values::from_tensor(tensor(&self.logps[2])),
             ref_rejected: Values::from_tensor(tensor(&self.logps[3])),
             chosen_tokens: self.lengths[0].clone(),
             rejected_tokens: self.lengths[1].clone(),
-        };
+        })
+        .unwrap();
         let losses = loss.losses(&logps, beta).unwrap();
         assert_eq!(losses.dtype(), dtype, "{}: the loss keeps the type of its input", loss.name());
         let total = if of_the_mean { losses.mean_all() } else { losses.sum_all() }.unwrap();
@@ -136,7 +132,7 @@ fn compare(dtype: DType, tolerance: f64, floor: f64, gradient_floor: f64) {
     println!("{dtype:?}: losses {:.1e} ({}), gradients {:.1e} ({})", worst[0].0, worst[0].1, worst[1].0, worst[1].1);
     assert!(worst[0].0 < tolerance, "loss of {}: {}", worst[0].1, worst[0].0);
     assert!(worst[1].0 < tolerance, "gradient of {}: {}", worst[1].1, worst[1].0);
-    let missing: Vec<_> = every_loss().map(|l| l.name().to_string()).filter(|n| !seen.contains(n)).collect();
+    let missing: Vec<_> = Loss::ALL.into_iter().map(|l| l.name().to_string()).filter(|n| !seen.contains(n)).collect();
     assert!(missing.is_empty(), "no golden values for {missing:?}");
 }
 
@@ -177,7 +173,9 @@ fn every_loss_and_gradient_is_finite_at_two_hundred() {
             [-100.0 - size, -100.0 - size, -100.0, -100.0],
             [-100.0, -100.0, -100.0 - size, -100.0 - size],
         ]);
-        for loss in every_loss().chain([Loss::AlphaDivergence { alpha: 2.0 }, Loss::AlphaDivergence { alpha: -1.0 }]) {
+        for loss in
+            Loss::ALL.into_iter().chain([Loss::AlphaDivergence { alpha: 2.0 }, Loss::AlphaDivergence { alpha: -1.0 }])
+        {
             let ours = points.evaluate(loss, beta, DType::F32, false);
             for (what, values) in [("loss", ours.losses), ("d_w", ours.d_chosen), ("d_l", ours.d_rejected)] {
                 assert!(values.iter().all(|v| v.is_finite()), "{loss:?} at {size}: {what} {values:?}");
@@ -205,7 +203,7 @@ fn losses_at_the_reference_have_their_closed_values() {
         Loss::Orpo { lambda } => 2.0 + lambda * ln2,
     };
     let points = Points::new(&[[-20.0; 4], [-20.0; 4]]);
-    for loss in every_loss() {
+    for loss in Loss::ALL.into_iter() {
         for (dtype, tolerance) in [(DType::F64, 1e-8), (DType::F32, 1e-6)] {
             for value in points.evaluate(loss, 0.1, dtype, false).losses {
                 let wanted = known(loss);
@@ -232,7 +230,7 @@ fn dpo_pulls_each_pair_by_beta_sigma_of_minus_beta_d() {
 #[test]
 fn losses_without_a_reference_do_not_depend_on_it() {
     let with = |r: f64| Points::new(&[[-20.0, -25.0, r, -3.0 * r], [-31.0, -17.0, 2.0 * r, r]]);
-    for loss in every_loss() {
+    for loss in Loss::ALL.into_iter() {
         let (one, other) = (with(-10.0), with(-14.0));
         let same =
             one.evaluate(loss, 0.1, DType::F64, false).losses == other.evaluate(loss, 0.1, DType::F64, false).losses;
@@ -240,30 +238,41 @@ fn losses_without_a_reference_do_not_depend_on_it() {
     }
 }
 
+/// serde names all variants of an enum when it meets a name that is none of them.
+#[test]
+fn all_lists_every_loss_once() {
+    let refused = serde_json::from_str::<Loss>("\"no such loss\"").unwrap_err().to_string();
+    let variants: Vec<&str> = refused.split('`').skip(3).step_by(2).collect();
+    let listed = Loss::ALL.map(|loss| format!("{loss:?}").split(' ').next().unwrap().to_string());
+    assert_eq!(listed.as_slice(), variants.as_slice(), "{refused}");
+}
+
 #[test]
 fn names_are_distinct() {
-    let mut names: Vec<_> = every_loss().map(|l| l.name()).collect();
+    let mut names: Vec<_> = Loss::ALL.into_iter().map(|l| l.name()).collect();
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), every_loss().count());
+    assert_eq!(names.len(), Loss::ALL.into_iter().count());
 }
 
 #[test]
 fn rewards_are_beta_times_the_log_ratio_and_ties_count_one_half() {
     let v = |x: &[f64]| Values::new(x);
-    let logps = PairLogps {
+    let logps = PairLogps::new(PairValues {
         policy_chosen: v(&[-10.0, -20.0, -5.0]),
         policy_rejected: v(&[-12.0, -20.0, -5.0]),
         ref_chosen: v(&[-12.0, -20.0, -4.0]),
         ref_rejected: v(&[-11.0, -20.0, -5.0]),
         chosen_tokens: vec![3; 3],
         rejected_tokens: vec![3; 3],
-    };
+    })
+    .unwrap();
     let rewards = logps.rewards(0.5);
     assert_eq!(rewards.chosen, [1.0, 0.0, -0.5]);
     assert_eq!(rewards.rejected, [-0.5, 0.0, 0.0]);
     assert_eq!(rewards.correct(), 1.5);
-    assert_eq!(logps.margins().to_vec(), [3.0, 0.0, -1.0]);
+    assert_eq!(logps.margins().to_vec().unwrap(), [3.0, 0.0, -1.0]);
+    assert_eq!(logps.widest(), 0);
 }
 
 #[test]
@@ -295,7 +304,7 @@ fn settings_out_of_range_are_named_with_their_value() {
         let error = error(loss.check(0.1));
         assert!(error.what().contains(setting), "{loss:?}: {error}");
     }
-    for loss in every_loss() {
+    for loss in Loss::ALL.into_iter() {
         loss.check(0.1).unwrap_or_else(|e| panic!("{loss:?}: {e}"));
     }
 }
@@ -303,17 +312,19 @@ fn settings_out_of_range_are_named_with_their_value() {
 #[test]
 fn log_probabilities_that_do_not_belong_together_are_refused() {
     let v = Values::new(&[-1.0, -2.0]);
-    let good = PairLogps {
-        policy_chosen: v.clone(),
-        policy_rejected: v.clone(),
-        ref_chosen: v.clone(),
+    let good = PairValues {
+        policy_chosen: v,
+        policy_rejected: v,
+        ref_chosen: v,
         ref_rejected: v,
         chosen_tokens: vec![1, 2],
         rejected_tokens: vec![2, 1],
     };
-    assert!(Loss::Sigmoid.losses(&good, 0.1).is_ok());
-    let short = PairLogps { ref_rejected: Values::new(&[-1.0]), ..good.clone() };
-    assert!(error(Loss::Sigmoid.losses(&short, 0.1)).what().contains("one length"));
-    let empty_reply = PairLogps { chosen_tokens: vec![0, 2], ..good };
-    assert!(error(Loss::IpoPerToken.losses(&empty_reply, 0.1)).what().contains("without tokens"));
+    assert_eq!(PairLogps::new(good.clone()).unwrap().len(), 2);
+    let short = PairValues { ref_rejected: Values::new(&[-1.0]), ..good.clone() };
+    assert!(error(PairLogps::new(short)).what().contains("one length"));
+    let empty_reply = PairValues { chosen_tokens: vec![0, 2], ..good.clone() };
+    assert!(error(PairLogps::new(empty_reply)).what().contains("without tokens"));
+    let failed = PairValues { ref_chosen: v - Values::new(&[-1.0]), ..good };
+    assert!(error(PairLogps::new(failed)).got().contains("2 and 1"));
 }

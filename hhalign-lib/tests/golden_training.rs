@@ -9,7 +9,7 @@ use common::{
 use common::{max_abs, number, numbers};
 use hhalign::batch::Batch;
 use hhalign::gradients::{Gradients, clip_scale};
-use hhalign::loss::{PairLogps, PreferenceLoss, Values};
+use hhalign::loss::{PairLogps, PairValues, PreferenceLoss, Values};
 use hhalign::model::Gpt;
 use hhalign::nn::Dropout;
 use hhalign::optim::{AdamW, AdamWConfig, cosine_schedule};
@@ -37,14 +37,15 @@ impl Pairs {
 
     fn logps(&self, policy: &Gpt) -> PairLogps {
         let score = |b: &Batch| Values::from_tensor(score::sequence_logps(policy, b, &mut Dropout::off()).unwrap());
-        PairLogps {
+        PairLogps::new(PairValues {
             policy_chosen: score(&self.chosen),
             policy_rejected: score(&self.rejected),
             ref_chosen: Values::from_tensor(self.reference[0].clone()),
             ref_rejected: Values::from_tensor(self.reference[1].clone()),
-            chosen_tokens: self.chosen.reply_lengths.clone(),
-            rejected_tokens: self.rejected.reply_lengths.clone(),
-        }
+            chosen_tokens: self.chosen.layout.lengths().to_vec(),
+            rejected_tokens: self.rejected.layout.lengths().to_vec(),
+        })
+        .unwrap()
     }
 
     fn losses(&self, policy: &Gpt) -> Tensor {
@@ -58,12 +59,12 @@ fn dpo_log_probabilities_losses_and_gradients_equal_pytorchs() {
     let policy = golden_model("gpt2_l2");
     let logps = pairs.logps(&policy);
     for (name, ours) in [
-        ("chosen_policy_logps", &logps.policy_chosen),
-        ("rejected_policy_logps", &logps.policy_rejected),
-        ("chosen_ref_logps", &logps.ref_chosen),
-        ("rejected_ref_logps", &logps.ref_rejected),
+        ("chosen_policy_logps", logps.policy_chosen()),
+        ("rejected_policy_logps", logps.policy_rejected()),
+        ("chosen_ref_logps", logps.ref_chosen()),
+        ("rejected_ref_logps", logps.ref_rejected()),
     ] {
-        let error = distance(&ours.to_vec(), &numbers(&pairs.expected[name]));
+        let error = distance(&ours.to_vec().unwrap(), &numbers(&pairs.expected[name]));
         println!("{name} differ by {error:.1e}");
         assert!(error < 1e-4, "{name}: {error}");
     }
@@ -116,7 +117,7 @@ fn follow(run: &str, rate: impl Fn(usize) -> f64, loss: impl Fn(&Gpt) -> Tensor)
     assert_eq!(finals.len(), 3);
     for (name, weights) in finals {
         let weights = numbers(weights);
-        let error = distance(&numbers(&model.parameters()[name]), &weights) / max_abs(&weights);
+        let error = distance(&numbers(&model.named_parameters()[name]), &weights) / max_abs(&weights);
         println!("{run}: final {name} differ by {error:.1e} of their largest");
         assert!(error < 2e-5, "{run}: {name}: {error}");
     }
@@ -145,7 +146,9 @@ fn ten_steps_of_dpo_follow_pytorch() {
 fn clipping_scales_the_norm_to_the_one_asked_for() {
     let config = golden_model("gpt2_l2").config;
     let mut gradients = Gradients::zeros(&config);
-    (gradients.values_mut()[0][1], gradients.values_mut()[5][0]) = (3.0, -4.0);
+    let values = gradients.values_mut();
+    values.wte[1] = 3.0;
+    values.blocks[0].attproj.bias.as_mut().unwrap()[0] = -4.0;
     assert_eq!(gradients.norm().unwrap(), 5.0);
     assert_eq!(clip_scale(5.0, 10.0), 1.0, "below the limit nothing changes");
     assert!((clip_scale(5.0, 1.0) - 0.2).abs() < 1e-6);
@@ -154,13 +157,13 @@ fn clipping_scales_the_norm_to_the_one_asked_for() {
 #[test]
 fn weight_decay_spares_biases_and_layer_norms() {
     let model = golden_model("gpt2_l2");
-    let before: Tensors = model.parameters().iter().map(|(n, t)| (n.clone(), t.copy().unwrap())).collect();
+    let before: Tensors = model.named_parameters().iter().map(|(n, t)| (n.clone(), t.copy().unwrap())).collect();
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model.config);
     optimizer.step(&model, &Gradients::zeros(&model.config), 1.0, 0.5).unwrap();
     for (name, old) in before {
         // With gradients of zero, only the decay 1 - 0.5 · 0.1 is left.
         let factor = if old.rank() >= 2 { 0.95 } else { 1.0 };
         let wanted: Vec<f64> = numbers(&old).iter().map(|v| v * factor).collect();
-        assert!(distance(&numbers(&model.parameters()[&name]), &wanted) < 1e-6, "{name}");
+        assert!(distance(&numbers(&model.named_parameters()[&name]), &wanted) < 1e-6, "{name}");
     }
 }

@@ -74,9 +74,12 @@ fn runs_on_a_gpu_follow_those_on_the_cpu() {
     }
     let distance = |a: &Gpt, b: &Gpt| {
         let one = |name: &String| {
-            common::distance(&common::numbers(&a.parameters()[name]), &common::numbers(&b.parameters()[name]))
+            common::distance(
+                &common::numbers(&a.named_parameters()[name]),
+                &common::numbers(&b.named_parameters()[name]),
+            )
         };
-        a.parameters().keys().map(one).fold(0.0, f64::max)
+        a.named_parameters().keys().map(one).fold(0.0, f64::max)
     };
     assert!(distance(&model, &cpu_model) < 2e-4);
     let (dpo_run, _) = dpo(on(Device::Auto, Precision::F32), &cpu_model);
@@ -140,8 +143,8 @@ fn runs_on_a_gpu_follow_those_on_the_cpu() {
         chosen.into_iter().chain(rejected).map(f64::from).collect::<Vec<_>>()
     });
     assert!(common::distance(&far, &near) < 1e-4 && common::max_abs(&far) > 0.1, "rewards differ");
-    let half = judge(Device::Auto, Precision::F16, None, None).training.unwrap().best.1;
-    assert!((half - here.training.as_ref().unwrap().best.1).abs() < 0.01, "{half}");
+    let half = judge(Device::Auto, Precision::F16, None, None).training.unwrap().best.loss;
+    assert!((half - here.training.as_ref().unwrap().best.loss).abs() < 0.01, "{half}");
 
     // A live run: its model is that of the last step, also while the GPU has the newer weights.
     let home = Folder::new("gpu-live");

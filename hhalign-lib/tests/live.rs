@@ -9,7 +9,8 @@ use hhalign::batch::TokenizedPairs;
 use hhalign::live::{self, Pausable, Phase, Run, overlay};
 use hhalign::loss::PreferenceLoss;
 use hhalign::model::Gpt;
-use hhalign::train::{Dpo, Sft, TrainConfig};
+use hhalign::score::reference_logps;
+use hhalign::train::{Dpo, Sft, TrainConfig, evaluate_preferences};
 
 /// One folder for all tests of this file; their seeds keep their runs apart.
 fn folder() -> std::path::PathBuf {
@@ -50,6 +51,22 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// Takes up a run that has ended and that nobody holds, from disk: its own thread may hold it for a
+/// moment longer, and would give it from memory.
+fn from_disk(take_up: impl Fn() -> Run) -> Run {
+    let begin = Instant::now();
+    loop {
+        let run = take_up();
+        let from_memory = |rest: &str| !rest.starts_with(", at step");
+        if !run.note().strip_prefix("had finished before").is_some_and(from_memory) {
+            return run;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "the run's thread never ends");
+        drop(run);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn a_run_in_a_thread_ends_with_the_bits_of_fit() {
     let (pairs, held_out) = data();
@@ -75,6 +92,7 @@ fn pausing_holds_within_a_step_and_changes_nothing() {
     let (pairs, held_out) = data();
     let mut whole = model();
     sft(400, 2).fit(&mut whole, &pairs, &held_out).unwrap();
+    let begin = Instant::now();
     let run = sft(400, 2).start(&model(), &pairs, &held_out).unwrap();
     until("the third step", || run.step() >= 3);
     run.pause();
@@ -91,8 +109,9 @@ fn pausing_holds_within_a_step_and_changes_nothing() {
     assert!(bits(&first) == bits(&second));
     assert!(run.status().unwrap().to_string().contains("paused"));
     run.resume();
-    run.finish().unwrap();
+    let outcome = run.finish().unwrap();
     assert!(bits(&whole) == bits(&run.model().unwrap()));
+    assert!(outcome.seconds < begin.elapsed().as_secs_f64() - 0.5, "a pause is no time of the run");
 }
 
 #[test]
@@ -120,6 +139,8 @@ fn a_stopped_run_goes_on_where_it_was_and_ends_as_the_whole_one() {
     assert!(bits(&whole) == bits(&again.model().unwrap()));
     assert_eq!((outcome.best, outcome.steps, outcome.tokens), (ended.best, ended.steps, ended.tokens));
     assert_eq!(outcome.history.series("eval_loss"), ended.history.series("eval_loss"));
+    let seconds = ended.history.series("seconds");
+    assert!(seconds.windows(2).all(|pair| pair[0].1 <= pair[1].1), "the time of all parts counts: {seconds:?}");
 
     // Started once more it is there at once, and the same handle.
     let third = start();
@@ -181,6 +202,39 @@ fn changes_on_the_way_are_written_down_and_survive_a_resume() {
 }
 
 #[test]
+fn a_beta_set_on_the_way_holds_for_the_loss_its_evaluation_and_the_best_step() {
+    // All pairs in every step, and weights that stay where they are: what changes is beta alone.
+    let (pairs, held_out) = data();
+    let (policy, reference) = (model(), Gpt::new(tiny(2, 0.0), 6).unwrap().freeze().unwrap());
+    let mut recipe = Dpo { self_test: false, beta: 0.1, ..dpo(60, 44) };
+    (recipe.train.learning_rate, recipe.train.batch_size) = (1e-30, pairs.len());
+    let run = recipe.start(&policy, &reference, &pairs, &held_out).unwrap();
+    until("a few steps", || run.step() >= 4);
+    run.pause();
+    run.set_beta(2.0).unwrap();
+    run.resume();
+    let outcome = run.finish().unwrap();
+    let changed = outcome.history.marks[0].step as f64;
+    let check = |metric: &str, of: &TokenizedPairs| {
+        let scores = reference_logps(&reference, of, None).unwrap();
+        let logps = evaluate_preferences(&policy, &scores, of).unwrap();
+        let [before, after] = [0.1, 2.0].map(|beta| PreferenceLoss::Sigmoid.mean(&logps, beta).unwrap());
+        let series = outcome.history.series(metric);
+        assert!(series[0].0 <= changed);
+        for &(step, value) in &series {
+            let wanted = if step <= changed { before } else { after };
+            assert!((value - wanted).abs() < 1e-4, "{metric} at {step}: {value} instead of {wanted}");
+        }
+        let first = series.iter().find(|point| point.0 > changed).expect("a value under the new beta");
+        (after - before, first.0)
+    };
+    check("loss", &pairs);
+    let (rise, first) = check("eval_loss", &held_out);
+    assert!(rise > 0.01, "the lower loss under the old beta must not stay the best: {rise}");
+    assert_eq!(outcome.best.step as f64, first);
+}
+
+#[test]
 fn a_change_at_an_evaluation_survives_a_kill_to_the_bit() {
     let (pairs, held_out) = data();
     let reference = model().freeze().unwrap();
@@ -205,11 +259,13 @@ fn a_change_at_an_evaluation_survives_a_kill_to_the_bit() {
     let name = run.name();
     drop(run);
     after.iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    let again = Run::resume(&name).unwrap();
+    let again = from_disk(|| Run::resume(&name).unwrap());
     let ended = again.finish().unwrap();
     assert!(bits_of_whole == bits(&again.model().unwrap()));
     assert_eq!((whole.best, whole.steps), (ended.best, ended.steps));
     assert_eq!(again.beta(), Some(3.0));
+    assert_eq!([whole.beta(), ended.beta()], [Some(3.0); 2], "an outcome knows the beta that it ended with");
+    assert_eq!((ended.recipe.train().learning_rate, recipe.beta), (0.05, 0.1));
     // Whoever starts the cell again is told that the run is not what its name says.
     let note = recipe.start(&model(), &reference, &pairs, &held_out).unwrap().note();
     assert!(note.contains("on its way: beta 3"), "{note}");
@@ -225,7 +281,7 @@ fn a_finished_run_whose_end_is_damaged_is_finished_again() {
     drop(run);
     let last = folder().join(&name).join("checkpoint-00000020.safetensors");
     std::fs::write(&last, b"half a file").unwrap();
-    let again = Run::resume(&name).unwrap();
+    let again = from_disk(|| Run::resume(&name).unwrap());
     assert!(again.note().contains("goes on from step 15") && again.note().contains("damaged"), "{}", again.note());
     again.finish().unwrap();
     assert!(whole == bits(&again.model().unwrap()));
@@ -233,11 +289,12 @@ fn a_finished_run_whose_end_is_damaged_is_finished_again() {
     // A description that cannot be read is written anew, and nothing of the old run is mistaken for the new one's.
     std::fs::write(folder().join(&name).join("run.json"), b"{").unwrap();
     assert!(Run::list().unwrap().to_string().contains("damaged"));
-    let anew = start();
+    let anew = from_disk(start);
     assert_eq!(anew.note(), "");
     anew.finish().unwrap();
     drop(anew);
-    assert!(whole == bits(&Run::resume(&name).unwrap().model().unwrap()));
+    let by_name = from_disk(|| Run::resume(&name).unwrap());
+    assert!(whole == bits(&by_name.model().unwrap()));
 }
 
 #[test]
@@ -315,6 +372,20 @@ fn a_fork_shares_the_past_and_goes_its_own_way() {
     let past = |run: &Run| run.history().series("loss").into_iter().filter(|p| p.0 <= at as f64).collect::<Vec<_>>();
     assert_eq!(past(&run), past(&bolder));
     assert!(overlay(&[run, bolder, other]).svg().unwrap().contains("β = 0.02"));
+}
+
+#[test]
+fn a_fork_of_a_changed_run_has_the_settings_that_it_was_given() {
+    let (pairs, held_out) = data();
+    let reference = model().freeze().unwrap();
+    let run = dpo(60, 45).start(&model(), &reference, &pairs, &held_out).unwrap();
+    run.pause();
+    run.set_beta(0.4).unwrap();
+    run.resume();
+    until("the change", || run.history().marks.len() == 1);
+    let (same, other) = (run.fork(|_| {}).unwrap(), run.fork(|branch| branch.beta = 1.5).unwrap());
+    let betas = [&run, &same, &other].map(|run| run.finish().unwrap().beta().unwrap());
+    assert_eq!(betas, [0.4, 0.4, 1.5]);
 }
 
 #[test]

@@ -39,15 +39,15 @@ fn a_backward_pass_wants_its_forward_pass_and_weights_lent_for_it() {
         let mut other = Gradients::zeros(&tiny(2, 0.0));
         workspace.forward(w, &packed, Keep::Activations, None)?;
         assert!(error(workspace.backward(w, &packed, &[0.1; 2], &mut other)).to_string().contains("another model"));
-        assert!(workspace.backward(w, &packed, &[0.1], &mut gradients).is_err(), "a slope is missing");
+        assert!(workspace.backward(w, &packed, &[0.1], &mut gradients).is_err(), "a gradient is missing");
         assert!(workspace.backward(w, &pack(&[3, 5]), &[0.1; 2], &mut gradients).is_err(), "another pack");
         workspace.forward(w, &packed, Keep::Activations, None)?;
         workspace.backward(w, &packed, &[0.1; 2], &mut gradients)?;
         assert!(workspace.backward(w, &packed, &[0.1; 2], &mut gradients).is_err(), "twice");
         workspace.forward(w, &packed, Keep::Nothing, None)?;
         assert!(workspace.backward(w, &packed, &[0.1; 2], &mut gradients).is_err(), "nothing was kept");
-        workspace.forward_known(w, &packed, Keep::Activations, None, &[0.1; 2], &mut gradients)?;
-        assert!(workspace.backward(w, &packed, &[0.2; 2], &mut gradients).is_err(), "other slopes");
+        workspace.forward_constant_grad(w, &packed, Keep::Activations, None, &[0.1; 2], &mut gradients)?;
+        assert!(workspace.backward(w, &packed, &[0.2; 2], &mut gradients).is_err(), "another upstream gradient");
         assert!(workspace.forward(w, &Packed::default(), Keep::Activations, None).is_err(), "no sequence");
         Ok(())
     })
@@ -116,7 +116,7 @@ fn settings_that_cannot_work_are_refused_before_anything_is_trained() {
 #[test]
 fn numbers_that_are_not_numbers_are_not_passed_on() {
     let broken = model();
-    let nan = broken.parameters().iter().map(|(n, t)| (n.clone(), (t * f64::NAN).unwrap())).collect();
+    let nan = broken.named_parameters().iter().map(|(n, t)| (n.clone(), (t * f64::NAN).unwrap())).collect();
     let mut broken = Gpt::from_parameters(broken.config.clone(), nan, true).unwrap();
     let drawn = Sampler::default().ids(&broken, vec![vec![1, 2, 3]], None);
     assert!(error(drawn).to_string().contains("no numbers"));
@@ -131,7 +131,8 @@ fn a_cache_knows_the_pairs_and_the_heads() {
     assert_ne!(pairs.hash, pairs.head(5).hash);
     let two = model();
     let four =
-        Gpt::from_parameters(GptConfig { n_head: 4, ..two.config.clone() }, two.parameters().clone(), true).unwrap();
+        Gpt::from_parameters(GptConfig { n_head: 4, ..two.config.clone() }, two.named_parameters().clone(), true)
+            .unwrap();
     assert_ne!(two.hash().unwrap(), four.hash().unwrap());
     for reference in [&two, &four] {
         assert!(!reference_logps(reference, &pairs, Some(&folder.0)).unwrap().from_cache);

@@ -52,7 +52,7 @@ fn a_model_against_itself_is_seldom_said_to_differ() {
             (replies, to_refusal)
         };
         let ((first, first_refusal), (second, second_refusal)) = (draw(0), draw(1));
-        let mut table = Comparison::new(&data, &tokenizer, ("one", &model), ("other", &model), (repeat, 0.1)).unwrap();
+        let mut table = Comparison::new(&data, &tokenizer, ("one", &model), ("other", &model), repeat).unwrap();
         let refusal = |replies: &[Reply]| Refusal::by_matcher(&refusal_prompts, replies, repeat).unwrap();
         table.add_all(&refusal(&first_refusal), &refusal(&second_refusal)).unwrap();
         table.add_all(&quality(&first, repeat), &quality(&second, repeat)).unwrap();

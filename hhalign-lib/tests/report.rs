@@ -19,7 +19,7 @@ use hhalign::loss::Rewards;
 use hhalign::model::Gpt;
 use hhalign::report::{compare, report, write_report};
 use hhalign::sample::Reply;
-use hhalign::train::History;
+use hhalign::train::{Dpo, History, Outcome};
 use serde_json::{Value, json};
 
 const HOSTILE: &str = "<script>alert(1)</script> \"><img src=x onerror=alert(2)> </pre><!-- &lt;b&gt; '\u{2028}";
@@ -34,7 +34,8 @@ fn comparison() -> &'static Comparison {
 fn measured() -> Comparison {
     let data = Dataset::embedded(0, 100).unwrap();
     let [first, second] = [0, 1].map(|seed| Gpt::new(tiny(1, 0.0), seed).unwrap());
-    let mut table = Comparison::new(&data, &tokenizer(), ("SFT", &first), ("DPO", &second), (7, 0.3)).unwrap();
+    let table = Comparison::new(&data, &tokenizer(), ("SFT", &first), ("DPO", &second), 7).unwrap();
+    let mut table = table.trained_by(&run(0.3));
     let chosen = (0..100).map(|i| if i < 90 { 1.0 } else { -1.0 }).collect();
     table.add_joint(&reward_accuracy(&Rewards { chosen, rejected: vec![0.0; 100] }, 7));
     let prompts = RefusalPrompts::embedded(0, 50).unwrap();
@@ -65,6 +66,15 @@ fn measured() -> Comparison {
     table
 }
 
+/// A preference run with this β.
+fn run(beta: f64) -> Outcome {
+    let mut dpo = Dpo { beta, ..Dpo::default() };
+    (dpo.train.max_steps, dpo.train.warmup_steps, dpo.train.progress) = (1, 0, false);
+    let reference = Gpt::new(tiny(1, 0.0), 0).unwrap().freeze().unwrap();
+    let pairs = tokenized(&texts(1, 4));
+    dpo.fit(&mut reference.fork().unwrap(), &reference, &pairs, &pairs).unwrap()
+}
+
 /// The same as a results folder, changed by hand where a test wants that.
 fn folder(name: &str, change: impl FnOnce(&mut Value)) -> Folder {
     let table = comparison();
@@ -87,7 +97,8 @@ fn folder(name: &str, change: impl FnOnce(&mut Value)) -> Folder {
     let summary = summary.with_history("DPO", &history).unwrap().with_samples(
         &[0],
         &["\n\nHuman: Good day\n\nAssistant:".into()],
-        [&reply(" Hello"), &reply("")],
+        ("SFT", &reply(" Hello")),
+        ("DPO", &reply("")),
     );
     let folder = Folder::new(&format!("report-{name}"));
     summary.write(&folder.0).unwrap();
@@ -384,6 +395,30 @@ fn what_is_no_summary_is_refused_with_a_reason() {
     // What a later version adds is no reason to refuse.
     let more = folder("unknown", |json| json["later"] = json!([1, 2]));
     report(&more.0).unwrap();
+}
+
+#[test]
+fn a_summary_without_a_run_names_no_beta() {
+    let folder = folder("no-beta", |json| json["provenance"]["beta"] = Value::Null);
+    let text = seen(&report(&folder.0).unwrap());
+    assert!(!text.contains("--beta") && !text.contains("β\u{a0}="), "{text}");
+    has(&text, "β not recorded");
+    has(&seen(&report(&self::folder("beta", |_| {}).0).unwrap()), "--beta 0.3");
+}
+
+#[test]
+fn a_later_version_s_methods_and_scales_are_read_and_not_guessed() {
+    let folder = folder("later", |json| {
+        for figure in json["figures"].as_array_mut().unwrap() {
+            figure["method"] = "Wilson's, improved".into();
+        }
+        for row in json["comparisons"].as_array_mut().unwrap() {
+            row["effect_name"] = "Cohen's new one".into();
+        }
+    });
+    let text = seen(&report(&folder.0).unwrap());
+    has(&text, "refusal, balanced accuracy ↑");
+    assert!(!text.contains("75.0% [") && text.contains("0.75"), "only a known share is shown in percent");
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn fused(model: &Gpt, head: &[f32], pairs: &TokenizedPairs, share: bool, keep: K
     let slopes = vec![(-LM_WEIGHT / tokens as f64) as f32; tokens];
     let (mut workspace, mut gradients) = (Workspace::default(), Gradients::zeros(&model.config));
     with_weights(model, precision, Purpose::Train, |weights| {
-        let logps = workspace.forward_known(weights, &packed, keep, None, &slopes, &mut gradients)?;
+        let logps = workspace.forward_constant_grad(weights, &packed, keep, None, &slopes, &mut gradients)?;
         let ends = workspace.ends(weights, &packed).to_vec();
         let rewards: Vec<f32> = ends.chunks(head.len()).map(|h| h.iter().zip(head).map(|(h, w)| h * w).sum()).collect();
         let leaf = Var::from_vec(rewards.clone(), (pairs.len(), 2), &candle_core::Device::Cpu)?;
@@ -129,7 +129,7 @@ fn moved(config: GptConfig) -> Gpt {
         let noise = Tensor::from_vec(noise.collect::<Vec<f32>>(), tensor.dims(), tensor.device()).unwrap();
         (name.clone(), ((tensor * 3.0).unwrap() + noise).unwrap())
     };
-    let parameters = model.parameters().iter().map(noise).collect();
+    let parameters = model.named_parameters().iter().map(noise).collect();
     Gpt::from_parameters(model.config.clone(), parameters, true).unwrap()
 }
 
@@ -169,7 +169,7 @@ fn a_training_follows_pytorchs() {
     let config = RewardConfig { train, lm_weight: LM_WEIGHT, max_prompt: 20, ..RewardConfig::default() };
     let model = RewardModel::train(&config, &start, &pairs, &pairs, None).unwrap();
     let training = model.training.as_ref().unwrap();
-    assert_eq!(training.best.0, steps, "the loss falls on the pairs themselves: the last weights are the best");
+    assert_eq!(training.best.step, steps, "the loss falls on the pairs themselves: the last weights are the best");
     let series = |name: &str| training.history.series(name).into_iter().map(|p| p.1).collect::<Vec<_>>();
     let wanted =
         |name: &str| expected[name].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
@@ -180,7 +180,7 @@ fn a_training_follows_pytorchs() {
     for (name, wanted) in golden_tensors("reward_run.safetensors") {
         let ours = match name.as_str() {
             "score.weight" => model.head().iter().map(|w| f64::from(*w)).collect(),
-            name => numbers(&model.gpt().parameters()[name]),
+            name => numbers(&model.gpt().named_parameters()[name]),
         };
         worst = worst.max(distance(&ours, &numbers(&wanted)));
     }
@@ -253,7 +253,7 @@ fn before_the_first_step_the_loss_is_ln_2_and_then_it_falls() {
     assert!((history.series("loss")[0].1 - 2f64.ln()).abs() < 1e-7 && (watched[0].1 - 2f64.ln()).abs() < 1e-7);
     assert_eq!(history.series("eval_accuracy")[0].1, 0.5, "rewards of zero are ties");
     let lowest = watched.iter().fold(f64::INFINITY, |low, p| low.min(p.1));
-    assert_eq!(model.training.as_ref().unwrap().best.1, lowest);
+    assert_eq!(model.training.as_ref().unwrap().best.loss, lowest);
     assert!(lowest < 0.69, "{lowest}");
 }
 
@@ -304,7 +304,7 @@ fn patience_ends_a_training_that_learns_nothing_more() {
     let mut config = config(400);
     (config.train.learning_rate, config.train.patience) = (0.03, Some(2));
     let training = trained(&config, None).training.unwrap();
-    assert!(training.stopped_early && training.steps < 400 && training.best.0 + 4 == training.steps, "{training:?}");
+    assert!(training.stopped_early && training.steps < 400 && training.best.step + 4 == training.steps, "{training:?}");
 }
 
 #[test]

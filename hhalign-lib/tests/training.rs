@@ -10,7 +10,7 @@ use hhalign::batch::TokenizedPairs;
 use hhalign::data::Pair;
 use hhalign::loss::PreferenceLoss;
 use hhalign::model::Gpt;
-use hhalign::train::{Dpo, History, Outcome, Sft, TrainConfig};
+use hhalign::train::{Dpo, History, Outcome, Pitfall, Recipe, Sft, TrainConfig};
 
 fn model(dropout: f64) -> Gpt {
     Gpt::new(tiny(2, dropout), 5).unwrap()
@@ -214,7 +214,11 @@ fn accumulate(tolerance: f64, fit: impl Fn(TrainConfig, &mut Gpt) -> Outcome) {
             println!("{metric} differs by {error:.1e}");
             assert!(error < tolerance, "{metric}: {error}");
         }
-        let error = one.1.parameters().iter().map(|(n, t)| distance(&numbers(t), &numbers(&other.1.parameters()[n])));
+        let error = one
+            .1
+            .named_parameters()
+            .into_iter()
+            .map(|(n, t)| distance(&numbers(&t), &numbers(&other.1.named_parameters()[&n])));
         let error = error.fold(0.0, f64::max);
         println!("weights differ by {error:.1e}");
         assert!(error < 1e-5, "weights: {error}");
@@ -280,7 +284,9 @@ fn early_stopping_stops_and_keeps_the_best_weights() {
     let mut policy = reference.fork().unwrap();
     let run = dpo(config.clone()).fit(&mut policy, &reference, &train, &held_out).unwrap();
     assert!(run.stopped_early);
-    assert_eq!((run.steps, run.best.0), (2, 0));
+    assert_eq!((run.steps, run.best.step), (2, 0));
+    assert_eq!(run.recipe, Recipe::Dpo(dpo(config.clone())), "an outcome knows what it was told");
+    assert_eq!(run.beta(), Some(Dpo::default().beta));
     let best: BTreeMap<_, _> = run.best_parameters.iter().map(|(n, t)| (n.clone(), tensor_bits(t))).collect();
     assert!(best == bits(&reference), "the best weights are those before the first step");
     assert!(bits(&policy) != best, "the policy itself ends with its last weights");
@@ -296,7 +302,7 @@ fn a_frozen_model_cannot_be_trained() {
     assert!(error(sft(short(1)).fit(&mut frozen, &train, &held_out)).what().contains("frozen"));
     let reference = model(0.0);
     assert!(error(dpo(short(1)).fit(&mut frozen, &reference, &train, &held_out)).what().contains("frozen"));
-    assert!(error(frozen.assign(reference.parameters())).what().contains("frozen"));
+    assert!(error(frozen.assign(&reference.named_parameters())).what().contains("frozen"));
 }
 
 #[test]
@@ -304,7 +310,7 @@ fn a_fork_shares_no_storage() {
     let original = model(0.0);
     let before = bits(&original);
     let fork = original.fork().unwrap();
-    for var in fork.vars().values() {
+    for var in fork.named_vars().values() {
         var.set(&var.zeros_like().unwrap()).unwrap();
     }
     assert!(bits(&original) == before);
@@ -433,7 +439,7 @@ fn damaged_checkpoints_are_refused() {
     refused(&folder.join("missing.safetensors"));
     // A model's weights are whole, and yet no run.
     let weights = folder.join("model.safetensors");
-    hhalign::checkpoint::write_tensors(&weights, model(0.0).parameters(), Default::default()).unwrap();
+    hhalign::checkpoint::write_tensors(&weights, &model(0.0).named_parameters(), Default::default()).unwrap();
     refused(&weights);
     assert!(std::fs::read_dir(&folder.0).unwrap().all(|f| !f.unwrap().path().to_str().unwrap().ends_with(".part")));
 }
@@ -455,4 +461,18 @@ fn cached_reference_log_probabilities_equal_computed_ones_and_follow_the_weights
     }
     let again = logps(&reference);
     assert!(!again.from_cache && again.chosen == computed.chosen);
+}
+
+/// With dropout the composed model trains, but evaluations compute as the reference was scored: at step 0 every margin is 0.
+#[test]
+fn a_run_with_dropout_is_evaluated_as_its_reference_was_scored() {
+    let (pairs, held_out) = data();
+    let reference = model(0.0).freeze().unwrap();
+    let mut policy = reference.fork().unwrap();
+    let train = TrainConfig { pitfall: Some(Pitfall::DropoutLeftOn), eval_every: 1, ..short(2) };
+    let run = dpo(train).fit(&mut policy, &reference, &pairs, &held_out).unwrap();
+    let first = |metric: &str| run.history.series(metric)[0];
+    assert_eq!(first("eval_rewards/margins"), (0.0, 0.0));
+    assert_eq!(first("eval_rewards/accuracies"), (0.0, 0.5));
+    assert!(run.history.series("eval_rewards/margins")[1].1 != 0.0);
 }

@@ -24,9 +24,9 @@ fn original_layout(folder: &Folder, model: &Gpt) -> PathBuf {
     for name in ["config.json", "tokenizer.json"] {
         std::fs::copy(folder.join("saved").join(name), place.join(name)).unwrap();
     }
-    let named = model.parameters().iter();
+    let named = model.named_parameters().into_iter();
     let mut tensors: BTreeMap<String, Tensor> =
-        named.map(|(n, t)| (n.trim_start_matches("transformer.").to_string(), t.clone())).collect();
+        named.map(|(n, t)| (n.trim_start_matches("transformer.").to_string(), t)).collect();
     for layer in 0..model.config.n_layer {
         let mask = Tensor::tril2(BLOCK, DType::F32, &Device::Cpu).unwrap().reshape((1, 1, BLOCK, BLOCK)).unwrap();
         tensors.insert(format!("h.{layer}.attn.bias"), mask);
@@ -59,7 +59,7 @@ fn the_original_layout_loads_bit_by_bit_and_goes_back_after_training() {
 fn a_shorter_block_changes_no_logit_of_a_text_that_fits() {
     let model = Gpt::new(tiny(2, 0.0), 3).unwrap();
     let cut = model.with_block_size(32).unwrap();
-    assert_eq!((cut.config.block_size, cut.parameters()["transformer.wpe.weight"].dims()), (32, &[32, 16][..]));
+    assert_eq!((cut.config.block_size, cut.named_parameters()["transformer.wpe.weight"].dims()), (32, &[32, 16][..]));
     assert_eq!(distance(&numbers(&cut.logits(&ids(32)).unwrap()), &numbers(&model.logits(&ids(32)).unwrap())), 0.0);
     assert!(error(cut.logits(&ids(33))).got().contains("block_size 32"));
     assert!(error(model.with_block_size(BLOCK + 1)).fix().contains("160"));

@@ -1,14 +1,18 @@
 //! The comparison of two models: one row for each metric, with intervals, their difference, and a test.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Better, Difference, Instrument, Measure};
+use super::summary::recorded_beta;
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::model::Gpt;
-use crate::stats::{Estimate, holm};
+use crate::stats::{Estimate, Method, holm, p_text};
 use crate::table::{Column, Table};
 use crate::tokenize::Tokenizer;
+use crate::train::Outcome;
 
 /// Several figures of one model that belong together.
 pub trait Metrics {
@@ -42,8 +46,8 @@ pub struct Provenance {
     pub models: [ModelId; 2],
     /// The seed of data, training and sampling.
     pub seed: u64,
-    /// β of the second model's training.
-    pub beta: f64,
+    /// β of the second model's training, as its run recorded it; `None` where no preference run is known.
+    pub beta: Option<f64>,
 }
 
 /// One metric of both models.
@@ -108,7 +112,8 @@ pub struct Comparison {
 const LEVEL: f64 = 0.05;
 
 impl Comparison {
-    /// A comparison without rows yet: on which data, of which two models. `beta` is that of the second one's training.
+    /// A comparison without rows yet: on which data, of which two models. Where the second one comes from a run, say so:
+    /// [`Comparison::trained_by`].
     ///
     /// # Errors
     /// Weights that cannot be hashed.
@@ -117,19 +122,40 @@ impl Comparison {
         tokenizer: &Tokenizer,
         first: (&str, &Gpt),
         second: (&str, &Gpt),
-        (seed, beta): (u64, f64),
+        seed: u64,
     ) -> Result<Self> {
         let id =
             |(name, model): (&str, &Gpt)| -> Result<ModelId> { Ok(ModelId { name: name.into(), hash: model.hash()? }) };
-        let provenance = Provenance {
+        Ok(Self::on(Provenance {
             data: data.name.clone(),
             data_hash: data.hash(),
             tokenizer_hash: tokenizer.hash(),
             models: [id(first)?, id(second)?],
             seed,
-            beta,
-        };
-        Ok(Self { provenance, rows: vec![] })
+            beta: None,
+        }))
+    }
+
+    /// Without rows yet, on what was hashed before.
+    pub(super) fn on(provenance: Provenance) -> Self {
+        Self { provenance, rows: vec![] }
+    }
+
+    /// The same with β of the run that the second model came out of.
+    #[must_use]
+    pub fn trained_by(mut self, run: &Outcome) -> Self {
+        self.provenance.beta = run.beta();
+        self
+    }
+
+    /// The same with β as the summary in a results folder recorded it for this second model; without one where the folder
+    /// has no summary, or one of other weights.
+    ///
+    /// # Errors
+    /// A summary that cannot be read.
+    pub fn trained_in(mut self, results: impl AsRef<Path>) -> Result<Self> {
+        self.provenance.beta = recorded_beta(results.as_ref(), &self.provenance.models[1])?;
+        Ok(self)
     }
 
     /// What it rests on.
@@ -220,11 +246,11 @@ impl Comparison {
         instruments.sort();
         instruments.dedup();
         let note = format!(
-            "95% intervals over prompts. Data: {} ({}), seed {}, β = {}. p: paired tests on the same prompts, corrected for {tests} tests by Holm's method (a permutation test draws 9,999 exchanges, so its p is {:.4} at least); \"{}\" is said of {} where it is below 0.05. {}",
+            "95% intervals over prompts. Data: {} ({}), seed {}{}. p: paired tests on the same prompts, corrected for {tests} tests by Holm's method (a permutation test draws 9,999 exchanges, so its p is {:.4} at least); \"{}\" is said of {} where it is below 0.05. {}",
             p.data,
             p.data_hash,
             p.seed,
-            p.beta,
+            p.beta.map_or(String::new(), |beta| format!(", β = {beta}")),
             1e-4 * tests as f64,
             Verdict::Better.words(),
             second.name,
@@ -292,11 +318,6 @@ fn indented(name: &str, detail: bool) -> String {
     if detail { format!("\u{2003}{name}") } else { name.into() }
 }
 
-/// A p-value as text.
-pub fn p_text(p: f64) -> String {
-    if p < 1e-4 { "< 0.0001".into() } else { format!("{p:.4}") }
-}
-
 /// A figure and its interval as a cell of a table.
 pub fn figure(e: &Estimate) -> String {
     if !e.is_known() {
@@ -310,7 +331,7 @@ pub fn figure(e: &Estimate) -> String {
     } else {
         3
     };
-    if e.method == "by definition" {
+    if e.method == Method::ByDefinition {
         format!("{:.digits$} by definition", e.value)
     } else {
         format!(
@@ -340,33 +361,43 @@ pub fn metrics_table(metrics: &impl Metrics) -> Result<Table> {
             Column::text("metric", of(&|m| indented(m.name(), m.detail))),
             Column::text("value [95% interval]", of(&|m| figure(m.estimate()))),
             Column::int("n", rows.iter().map(|m| m.estimate().n as i64).collect()),
-            Column::text("interval", of(&|m| m.estimate().method.into())),
+            Column::text("interval", of(&|m| m.estimate().method.to_string())),
         ],
     )
 }
 
-/// The same figures of both models side by side, with their difference on the same cases.
+/// The values of two models by name side by side, with their difference on the same cases.
 ///
 /// # Errors
 /// As [`Measure::compare`].
-pub fn before_after(first: &impl Metrics, second: &impl Metrics) -> Result<Table> {
-    let (a, b) = (first.measures(), second.measures());
+///
+/// # Example
+/// ```
+/// use hhalign::prelude::*;
+/// let replies = |text: &str| vec![Reply::from_text(text); 12];
+/// let (short, long) = (quality(&replies("Yes."), 0), quality(&replies("Yes, of course."), 0));
+/// let table = before_after(("short", &short), ("long", &long))?;
+/// assert!(table.value("short [95% interval]", 0).is_ok() && table.value("long [95% interval]", 0).is_ok());
+/// # Ok::<(), Error>(())
+/// ```
+pub fn before_after<M: Metrics>(first: (&str, &M), second: (&str, &M)) -> Result<Table> {
+    let (a, b) = (first.1.measures(), second.1.measures());
     let compared = a.iter().zip(&b).map(|(a, b)| a.compare(b)).collect::<Result<Vec<_>>>()?;
     let of = |rows: &[&Measure]| rows.iter().map(|m| figure(m.estimate())).collect::<Vec<_>>();
     let table = Table::new(
-        second.title(),
+        second.1.title(),
         vec![
             Column::text("metric", b.iter().map(|m| indented(m.name(), m.detail)).collect()),
-            Column::text("SFT [95% interval]", of(&a)),
-            Column::text("DPO [95% interval]", of(&b)),
+            Column::text(format!("{} [95% interval]", first.0), of(&a)),
+            Column::text(format!("{} [95% interval]", second.0), of(&b)),
             Column::text("difference [95% interval]", compared.iter().map(|d| figure(&d.estimate)).collect()),
             Column::int("n", b.iter().map(|m| m.estimate().n as i64).collect()),
-            Column::text("interval", b.iter().map(|m| m.estimate().method.into()).collect()),
+            Column::text("interval", b.iter().map(|m| m.estimate().method.to_string()).collect()),
         ],
     )?;
     let ratio = b.iter().any(|m| m.is_perplexity());
     Ok(if ratio {
-        table.with_note("For a perplexity the difference is the ratio DPO / SFT: 1 is none.")
+        table.with_note(format!("For a perplexity the difference is the ratio {} / {}: 1 is none.", second.0, first.0))
     } else {
         table
     })

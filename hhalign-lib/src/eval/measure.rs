@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::quality::self_bleu;
 use crate::error::{Error, Result};
 use crate::stats::{
-    Estimate, auc, auc_difference, balanced_difference, binomial_test, bootstrap_mean, bootstrap_ratio,
-    bootstrap_score, bootstrap_t, cohen_d_paired, cohen_h, jackknife, mcnemar, mean_of_shares, paired_share_difference,
-    permutation_test, wilson, win_rate,
+    EffectScale, Estimate, Test, auc, auc_difference, balanced_difference, binomial_test, bootstrap_mean,
+    bootstrap_ratio, bootstrap_score, bootstrap_t, cohen_d_paired, cohen_h, jackknife, mcnemar, mean_of_shares,
+    paired_share_difference, permutation_test, wilson, win_rate,
 };
 
 /// Which way a metric should go.
@@ -78,6 +78,15 @@ pub struct Measure {
     estimate: Estimate,
 }
 
+/// Names of the metrics that are perplexities: two models' values are compared by their quotient.
+pub const PERPLEXITIES: [&str; 3] =
+    ["perplexity of chosen replies", "perplexity of rejected replies", "perplexity under another model"];
+
+/// Whether a metric of this name is a perplexity: all that a file says of it is its name.
+pub fn is_perplexity(metric: &str) -> bool {
+    PERPLEXITIES.contains(&metric)
+}
+
 /// How two models differ in a metric on the same cases.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -87,16 +96,16 @@ pub struct Difference {
     /// Probability of a difference at least so large if the models were alike; `None` where there is no test.
     pub p_value: Option<f64>,
     /// The test.
-    pub test: &'static str,
+    pub test: Test,
     /// Size of the difference on a common scale; `None` where there is none.
     pub effect: Option<f64>,
     /// The scale.
-    pub effect_name: &'static str,
+    pub effect_name: EffectScale,
 }
 
 impl Difference {
     pub(super) fn untested(estimate: Estimate) -> Self {
-        Self { estimate, p_value: None, test: "none", effect: None, effect_name: "none" }
+        Self { estimate, p_value: None, test: Test::None, effect: None, effect_name: EffectScale::None }
     }
 }
 
@@ -238,14 +247,14 @@ impl Cases {
         let Self::Won { wins, losses, .. } = self else { return None };
         let p = binomial_test(*wins, wins + losses);
         let apart = estimate.map(|rate| rate - 0.5);
-        Some(tested(apart, p, "exact sign test", cohen_h(0.5, estimate.value), "Cohen's h"))
+        Some(tested(apart, p, Test::ExactSign, cohen_h(0.5, estimate.value), EffectScale::CohenH))
     }
 
     fn compare(&self, second: &Self, seed: u64) -> Result<Difference> {
         match (self, second) {
             (Self::Share(a), Self::Share(b)) => {
                 let (effect, p) = (cohen_h(share(a).value, share(b).value), mcnemar(a, b).p_value);
-                Ok(tested(paired_share_difference(a, b), p, "exact McNemar", effect, "Cohen's h"))
+                Ok(tested(paired_share_difference(a, b), p, Test::ExactMcNemar, effect, EffectScale::CohenH))
             }
             (Self::Mean(a), Self::Mean(b)) | (Self::Scores(a, _), Self::Scores(b, _)) => {
                 let gains: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
@@ -254,9 +263,9 @@ impl Cases {
                 Ok(tested(
                     bootstrap_mean(&gains, seed),
                     p,
-                    "permutation of signs",
+                    Test::PermutationOfSigns,
                     cohen_d_paired(&gains),
-                    "Cohen's d_z",
+                    EffectScale::CohenDz,
                 ))
             }
             (Self::Ratio { above: a, below: x, exp }, Self::Ratio { above: b, below: y, .. }) => {
@@ -272,9 +281,9 @@ impl Cases {
                 Ok(tested(
                     e,
                     balanced_p(&[(a1, b1), (a0, b0)], seed),
-                    "permutation",
+                    Test::Permutation,
                     cohen_h(first, second),
-                    "Cohen's h",
+                    EffectScale::CohenH,
                 ))
             }
             (Self::Area { scores: a, positive }, Self::Area { scores: b, positive: other }) if positive == other => {
@@ -296,7 +305,7 @@ impl Cases {
     }
 }
 
-fn tested(estimate: Estimate, p: f64, test: &'static str, effect: f64, effect_name: &'static str) -> Difference {
+fn tested(estimate: Estimate, p: f64, test: Test, effect: f64, effect_name: EffectScale) -> Difference {
     // A test needs no interval: where cases are too skewed for one, the p-value stands.
     let effect = Some(effect).filter(|e| e.is_finite());
     let p_value = Some(p).filter(|_| estimate.n > 0);
@@ -326,7 +335,7 @@ fn compare_ratios([a, x]: [&[f64]; 2], [b, y]: [&[f64]; 2], exp: bool, seed: u64
     let influence: Vec<f64> =
         rows.iter().map(|[a, x, b, y]| (b - second * y) / per_second - (a - first * x) / per_first).collect();
     let effect = (second - first) / mean(&influence.iter().map(|i| i * i).collect::<Vec<_>>()).sqrt();
-    tested(if exp { e.map(f64::exp) } else { e }, p, "permutation", effect, "Cohen's d_z")
+    tested(if exp { e.map(f64::exp) } else { e }, p, Test::Permutation, effect, EffectScale::CohenDz)
 }
 
 /// The difference of balanced accuracies under exchange of the models, kind by kind.

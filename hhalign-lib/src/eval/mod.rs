@@ -1,11 +1,13 @@
 //! Five metrics, each with its number of cases and an interval: perplexity, toxicity, refusal, preferences, quality.
 //!
 //! A [`measure::Measure`] holds what was found case by case, a [`comparison::Comparison`] sets two models side by side on the
-//! same cases, and a [`summary::Summary`] writes it down with all that it rests on.
+//! same cases, and a [`summary::Summary`] writes it down with all that it rests on. A [`bench::EvalBench`] does all of it at once.
 
 pub mod agreement;
 pub mod annotation;
+pub mod bench;
 pub mod comparison;
+pub mod evaluation;
 pub mod fluency;
 pub mod frontier;
 pub mod judge;

@@ -1,7 +1,7 @@
 //! Perplexity of held-out replies: how surprised the model is by what people wrote.
 
 use super::comparison::Metrics;
-use super::measure::{Better, Cases, Measure};
+use super::measure::{Better, Cases, Measure, PERPLEXITIES};
 use crate::batch::{Side, TokenizedPairs};
 use crate::data::Pair;
 use crate::error::Result;
@@ -39,7 +39,22 @@ impl Metrics for Perplexity {
 /// # Errors
 /// The pairs do not fit the model.
 pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Side, seed: u64) -> Result<Perplexity> {
-    let logps = score::score_replies(model, pairs, &[side], &Compute::default())?.remove(0);
+    perplexity_with(model, pairs, texts, side, seed, &Compute::default())
+}
+
+/// [`perplexity`], computed in the way that `compute` asks for.
+///
+/// # Errors
+/// The pairs do not fit the model, or the hardware cannot do what `compute` asks for.
+pub fn perplexity_with(
+    model: &Gpt,
+    pairs: &TokenizedPairs,
+    texts: &[Pair],
+    side: Side,
+    seed: u64,
+    compute: &Compute,
+) -> Result<Perplexity> {
+    let logps = score::score_replies(model, pairs, &[side], compute)?.remove(0);
     let nll: Vec<f64> = logps.into_iter().map(|logp| -f64::from(logp)).collect();
     let tokens: Vec<f64> = pairs.pairs.iter().map(|p| p.reply(side).len() as f64).collect();
     let bits = |p: &Pair| {
@@ -49,14 +64,12 @@ pub fn perplexity(model: &Gpt, pairs: &TokenizedPairs, texts: &[Pair], side: Sid
     // A cut reply has bytes that were not scored; it stays out of the figure per byte.
     let whole: Vec<usize> = (0..pairs.len()).filter(|&i| pairs.is_whole(i, side)).collect();
     let (names, better) = match side {
-        Side::Chosen => (
-            ["perplexity of chosen replies", "mean over chosen replies", "bits per byte of chosen replies"],
-            Better::Lower,
-        ),
-        Side::Rejected => (
-            ["perplexity of rejected replies", "mean over rejected replies", "bits per byte of rejected replies"],
-            Better::Neither,
-        ),
+        Side::Chosen => {
+            ([PERPLEXITIES[0], "mean over chosen replies", "bits per byte of chosen replies"], Better::Lower)
+        }
+        Side::Rejected => {
+            ([PERPLEXITIES[1], "mean over rejected replies", "bits per byte of rejected replies"], Better::Neither)
+        }
     };
     let ratio = |name, above: Vec<f64>, below: Vec<f64>, exp| {
         Measure::plain(name, better, Cases::Ratio { above, below, exp }, seed)

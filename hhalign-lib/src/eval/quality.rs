@@ -188,17 +188,37 @@ pub fn repetition(text: &str, n: usize) -> f64 {
 /// # Ok::<(), hhalign::error::Error>(())
 /// ```
 pub fn novel_words(replies: &[Reply], training: &[Pair], seed: u64) -> Measure {
-    let split = |text: &str| -> Vec<String> {
-        text.split(|c: char| !c.is_alphabetic()).filter(|w| w.chars().count() >= 3).map(str::to_lowercase).collect()
-    };
-    let known: HashSet<String> =
-        training.iter().flat_map(|p| [&p.prompt, &p.chosen, &p.rejected]).flat_map(|t| split(t)).collect();
-    let mut words: Vec<&str> = known.iter().map(String::as_str).collect();
-    words.sort_unstable();
-    let hash = sha256_hex(words.iter().map(|w| w.as_bytes()), 8);
-    let rule = format!("{} words of the training texts, sha256 {hash}", words.len());
-    let novel = replies.iter().map(|r| split(&r.text).iter().any(|w| !known.contains(w))).collect();
-    Measure::new("replies with a made-up word", Better::Lower, Instrument::Rule(rule), Cases::Share(novel), seed)
+    KnownWords::of(training).novel(replies, seed)
+}
+
+/// The words of three letters or more that training texts have, for [`novel_words`] of several models.
+pub(super) struct KnownWords {
+    words: HashSet<String>,
+    /// Their number and their hash.
+    pub(super) rule: String,
+}
+
+impl KnownWords {
+    pub(super) fn of(training: &[Pair]) -> Self {
+        let texts = training.iter().flat_map(|p| [&p.prompt, &p.chosen, &p.rejected]);
+        let words: HashSet<String> = texts.flat_map(|text| long_words(text)).collect();
+        let mut sorted: Vec<&str> = words.iter().map(String::as_str).collect();
+        sorted.sort_unstable();
+        let hash = sha256_hex(sorted.iter().map(|w| w.as_bytes()), 8);
+        let rule = format!("{} words of the training texts, sha256 {hash}", sorted.len());
+        Self { words, rule }
+    }
+
+    /// Share of replies that hold another word.
+    pub(super) fn novel(&self, replies: &[Reply], seed: u64) -> Measure {
+        let novel = replies.iter().map(|r| long_words(&r.text).any(|w| !self.words.contains(&w))).collect();
+        let rule = Instrument::Rule(self.rule.clone());
+        Measure::new("replies with a made-up word", Better::Lower, rule, Cases::Share(novel), seed)
+    }
+}
+
+fn long_words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split(|c: char| !c.is_alphabetic()).filter(|w| w.chars().count() >= 3).map(str::to_lowercase)
 }
 
 /// The n-grams of each text as numbers.

@@ -1,7 +1,10 @@
 //! Which of two given replies a model prefers: by its implicit reward, and by plain likelihood.
 
 use super::measure::{Better, Cases, Measure};
-use crate::loss::{PairLogps, Rewards};
+use crate::loss::{PairLogps, Rewards, plain};
+
+/// The name of [`reward_accuracy`] in tables and files: what DPO trains for, and no comparison with its reference.
+pub const REWARD_ACCURACY: &str = "reward accuracy";
 
 /// Share of held-out pairs whose chosen reply has the higher implicit reward, a tie one half; the reference itself stands at
 /// one half by definition.
@@ -19,19 +22,29 @@ pub fn reward_accuracy(rewards: &Rewards, seed: u64) -> Measure {
     let margins = rewards.margins();
     let count = |holds: fn(f64) -> bool| margins.iter().filter(|m| holds(**m)).count();
     let cases = Cases::Won { wins: count(|m| m > 0.0), ties: count(|m| m == 0.0), losses: count(|m| m < 0.0) };
-    Measure::plain("reward accuracy", Better::Higher, cases, seed)
+    Measure::plain(REWARD_ACCURACY, Better::Higher, cases, seed)
 }
 
-/// Share of pairs whose chosen reply is the likelier one by itself, under the reference and under the policy.
+/// Share of pairs whose chosen reply is the likelier one by itself.
+#[derive(Debug, Clone)]
+pub struct LikelihoodRanking {
+    /// Under the reference.
+    pub reference: Measure,
+    /// Under the policy.
+    pub policy: Measure,
+}
+
+/// [`LikelihoodRanking`] from the log-probabilities of both models.
 ///
 /// This is ranking without a reference: long replies are less likely, whatever their worth.
-pub fn likelihood_ranking(logps: &PairLogps, seed: u64) -> (Measure, Measure) {
-    let of = |chosen: Vec<f64>, rejected: Vec<f64>| {
+pub fn likelihood_ranking(logps: &PairLogps, seed: u64) -> LikelihoodRanking {
+    let of = |chosen, rejected| {
+        let (chosen, rejected) = (plain(chosen), plain(rejected));
         let cases = Cases::Share(chosen.iter().zip(&rejected).map(|(c, r)| c > r).collect());
         Measure::plain("chosen reply is the likelier one", Better::Neither, cases, seed)
     };
-    (
-        of(logps.ref_chosen.to_vec(), logps.ref_rejected.to_vec()),
-        of(logps.policy_chosen.to_vec(), logps.policy_rejected.to_vec()),
-    )
+    LikelihoodRanking {
+        reference: of(&logps.ref_chosen, &logps.ref_rejected),
+        policy: of(&logps.policy_chosen, &logps.policy_rejected),
+    }
 }

@@ -10,7 +10,7 @@ use super::frontier::{Frontier, Point};
 use super::judge::RewardJudge;
 use super::measure::{Better, Difference, Instrument};
 use super::toxicity::ToxicityReport;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::sample::Reply;
 use crate::stats::Estimate;
@@ -19,6 +19,9 @@ use crate::train::History;
 
 /// The schema that `results_summary.json` follows: docs/results_summary.schema.json.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// The file's name.
+const FILE: &str = "results_summary.json";
 
 /// A figure as it is written, with n, interval, seed, data, model and instrument.
 ///
@@ -30,7 +33,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// let typed_in = Figure { metric: "win rate".into(), value: 0.68 };
 /// ```
 /// ```compile_fail
-/// let typed_in = hhalign::stats::Estimate { value: 0.68, low: 0.68, high: 0.68, n: 50, method: "guess" };
+/// use hhalign::stats::{Estimate, Method};
+/// let typed_in = Estimate { value: 0.68, low: 0.68, high: 0.68, n: 50, method: Method::Wilson };
 /// ```
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
@@ -117,6 +121,13 @@ impl Summary {
         Ok(Self { comparison: comparison.clone(), root })
     }
 
+    /// With one more setting: a number, a text, or any other plain value.
+    #[must_use]
+    pub fn with_setting(mut self, name: &str, value: impl Serialize) -> Self {
+        self.root["settings"][name] = serde_json::to_value(value).unwrap_or(Value::Null);
+        self
+    }
+
     /// With the curves of a training.
     ///
     /// # Errors
@@ -155,13 +166,18 @@ impl Summary {
         self
     }
 
-    /// With some prompts and both models' replies to them; rows that are missing are left out.
+    /// With some prompts and the replies of two models by name; rows that are missing are left out.
     #[must_use]
-    pub fn with_samples(mut self, rows: &[usize], prompts: &[String], replies: [&[Reply]; 2]) -> Self {
-        let [first, second] = &self.comparison.provenance().models;
+    pub fn with_samples(
+        mut self,
+        rows: &[usize],
+        prompts: &[String],
+        first: (&str, &[Reply]),
+        second: (&str, &[Reply]),
+    ) -> Self {
         let samples = rows.iter().filter_map(|&i| {
-            let (a, b) = (replies[0].get(i)?, replies[1].get(i)?);
-            Some(json!({ "prompt": prompts.get(i)?, "replies": { &first.name: a.text, &second.name: b.text } }))
+            let (a, b) = (first.1.get(i)?, second.1.get(i)?);
+            Some(json!({ "prompt": prompts.get(i)?, "replies": { first.0: a.text, second.0: b.text } }))
         });
         let samples: Vec<Value> = samples.collect();
         if let Value::Array(all) = &mut self.root["samples"] {
@@ -177,7 +193,7 @@ impl Summary {
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder: PathBuf = folder.as_ref().into();
         let text = serde_json::to_string_pretty(&self.root)?;
-        files::write_atomic(&folder.join("results_summary.json"), format!("{text}\n").as_bytes())?;
+        files::write_atomic(&folder.join(FILE), format!("{text}\n").as_bytes())?;
         self.csv()?.write_csv(folder.join("model_comparison.csv"))
     }
 
@@ -201,7 +217,7 @@ impl Summary {
             columns.push(column(&format!("{second}{end}"), &|r| Some(of(&r.second, part))));
         }
         columns.push(Column::int("n", rows.iter().map(|r| r.second.n as i64).collect()));
-        columns.push(Column::text("interval", text(&|r| r.second.method.into())));
+        columns.push(Column::text("interval", text(&|r| r.second.method.to_string())));
         for (part, end) in ["", "_low", "_high"].iter().enumerate() {
             columns.push(column(&format!("difference{end}"), &|r| Some(of(&r.difference.estimate, part))));
         }
@@ -211,6 +227,23 @@ impl Summary {
         columns.push(Column::text("verdict", self.comparison.verdicts().iter().map(|v| v.words().into()).collect()));
         Table::new("", columns)
     }
+}
+
+/// β that the summary in a folder records for a second model of this hash.
+pub(super) fn recorded_beta(folder: &Path, second: &ModelId) -> Result<Option<f64>> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let broken = |got: String| {
+        let what = format!("{} is not the summary of a run", path.display());
+        Error::new(what, got, "let ./scripts/run write the folder again")
+    };
+    let text = std::fs::read_to_string(&path).map_err(|e| broken(e.to_string()))?;
+    let summary: Value = serde_json::from_str(&text).map_err(|e| broken(e.to_string()))?;
+    let provenance = &summary["provenance"];
+    let same = provenance["models"][1]["hash"] == second.hash.as_str();
+    Ok(provenance["beta"].as_f64().filter(|_| same))
 }
 
 fn figures(comparison: &Comparison, row: &MetricRow) -> Vec<Figure> {

@@ -1,17 +1,33 @@
 //! Causal attention over packed rows: query, key and value side by side in one row, heads side by side in each.
 
-use super::gemm::{Into, Matrix, product};
-use super::packed::Span;
+use super::gemm::{Matrix, Store, product};
+use super::packed::{Packed, Span};
 use super::vector::{exp, sized, softmax, sum2, widest};
+use crate::model::GptConfig;
 
 /// Queries handled at once: their scores stay in the cache.
 const BLOCK: usize = 64;
 
-/// Sizes of one layer's attention.
+/// Causal attention over the rows of a pack. Shapes: R rows, H heads of width d, C = H d.
 #[derive(Clone, Copy)]
-pub(super) struct Heads {
-    pub(super) n_head: usize,
-    pub(super) n_embd: usize,
+pub(super) struct Attention<'a> {
+    spans: &'a [Span],
+    n_head: usize,
+    n_embd: usize,
+}
+
+/// What a backward pass reads and writes.
+pub(super) struct Backward<'a> {
+    /// Output, (R, 3C).
+    pub(super) dqkv: &'a mut [f32],
+    /// (R, C)
+    pub(super) datty: &'a [f32],
+    /// As the forward pass left it, (R, C).
+    pub(super) atty: &'a [f32],
+    /// As the forward pass left it, (R, H).
+    pub(super) lse: &'a [f32],
+    /// As the forward pass left it, (R, 3C).
+    pub(super) qkv: &'a [f32],
 }
 
 /// Memory for the scores of one block of queries.
@@ -21,18 +37,22 @@ pub(super) struct Scores {
     dp: Vec<f32>,
 }
 
-impl Heads {
+impl<'a> Attention<'a> {
+    pub(super) fn of(config: &GptConfig, packed: &'a Packed) -> Self {
+        Self { spans: &packed.spans, n_head: config.n_head, n_embd: config.n_embd }
+    }
+
     fn width(self) -> usize {
         self.n_embd / self.n_head
     }
 
-    /// `out = softmax(q kᵀ / √d + mask) v` and the log-sum-exp of each row of scores.
+    /// `atty = softmax(q kᵀ / √d + mask) v` and the log-sum-exp of each row of scores.
     ///
     /// # Shapes
-    /// qkv (R, 3C), out (R, C), lse (R, H)
-    pub(super) fn forward(self, spans: &[Span], qkv: &[f32], out: &mut [f32], lse: &mut [f32], scores: &mut Scores) {
+    /// qkv (R, 3C), atty (R, C), lse (R, H)
+    pub(super) fn forward(self, qkv: &[f32], atty: &mut [f32], lse: &mut [f32], scores: &mut Scores) {
         let (c, d) = (self.n_embd, self.width());
-        for (span, head) in each(spans, self.n_head) {
+        for (span, head) in each(self.spans, self.n_head) {
             for block in Block::of(span) {
                 let keys = block.keys();
                 let p = sized(&mut scores.p, block.rows() * keys);
@@ -44,12 +64,12 @@ impl Heads {
                         lse[(block.start + i) * self.n_head + head] = softmax(seen);
                     }
                 });
-                let out = &mut out[block.start * c + head * d..];
-                let mut into = Into::Overwrite;
+                let atty = &mut atty[block.start * c + head * d..];
+                let mut store = Store::Overwrite;
                 for (column, rows) in block.key_ranges() {
                     let p = Matrix::rows(&p[column..], keys);
-                    product([block.rows(), d, rows.len()], p, self.part(qkv, rows.start, 2, head), out, c, into, 1.0);
-                    into = Into::Add;
+                    product([block.rows(), d, rows.len()], p, self.part(qkv, rows.start, 2, head), atty, c, store, 1.0);
+                    store = Store::Add;
                 }
             }
         }
@@ -57,32 +77,25 @@ impl Heads {
 
     /// Overwrites `dqkv` with the gradient of `qkv`.
     ///
-    /// With P the probabilities and dP = dout vᵀ, the gradient of the scores is P (dP - Σ dout · out).
-    pub(super) fn backward(
-        self,
-        spans: &[Span],
-        qkv: &[f32],
-        (out, dout, lse): (&[f32], &[f32], &[f32]),
-        dqkv: &mut [f32],
-        scores: &mut Scores,
-    ) {
+    /// With P the probabilities and dP = datty vᵀ, the gradient of the scores is P (dP - Σ datty · atty).
+    pub(super) fn backward(self, Backward { dqkv, datty, atty, lse, qkv }: Backward<'_>, scores: &mut Scores) {
         let (c, d) = (self.n_embd, self.width());
         let scale = 1.0 / (d as f32).sqrt();
         dqkv.fill(0.0);
-        for (span, head) in each(spans, self.n_head) {
+        for (span, head) in each(self.spans, self.n_head) {
             for block in Block::of(span) {
                 let (rows, keys) = (block.rows(), block.keys());
                 let (p, dp) = (sized(&mut scores.p, rows * keys), sized(&mut scores.dp, rows * keys));
                 self.scores(&block, head, qkv, p);
-                let grad = Matrix::rows(&dout[block.start * c + head * d..], c);
+                let datty_block = Matrix::rows(&datty[block.start * c + head * d..], c);
                 for (column, of) in block.key_ranges() {
                     let v = self.part(qkv, of.start, 2, head).transposed();
-                    product([rows, of.len(), d], grad, v, &mut dp[column..], keys, Into::Overwrite, 1.0);
+                    product([rows, of.len(), d], datty_block, v, &mut dp[column..], keys, Store::Overwrite, 1.0);
                 }
                 widest!({
                     for (i, (p, dp)) in p.chunks_exact_mut(keys).zip(dp.chunks_exact_mut(keys)).enumerate() {
                         let at = (block.start + i) * c + head * d;
-                        let delta = sum2(&dout[at..at + d], &out[at..at + d], |a, b| a * b);
+                        let delta = sum2(&datty[at..at + d], &atty[at..at + d], |a, b| a * b);
                         let lse = lse[(block.start + i) * self.n_head + head];
                         let seen = block.seen(i);
                         for (p, dp) in p[..seen].iter_mut().zip(&mut dp[..seen]) {
@@ -97,9 +110,17 @@ impl Heads {
                     let (n, at) = (of.len(), |row: usize, part: usize| row * 3 * c + part * c + head * d);
                     let (p, dp) = (Matrix::rows(&p[column..], keys), Matrix::rows(&dp[column..], keys));
                     let (q, k) = (self.part(qkv, block.start, 0, head), self.part(qkv, of.start, 1, head));
-                    product([rows, d, n], dp, k, &mut dqkv[at(block.start, 0)..], 3 * c, Into::Add, scale);
-                    product([n, d, rows], dp.transposed(), q, &mut dqkv[at(of.start, 1)..], 3 * c, Into::Add, scale);
-                    product([n, d, rows], p.transposed(), grad, &mut dqkv[at(of.start, 2)..], 3 * c, Into::Add, 1.0);
+                    product([rows, d, n], dp, k, &mut dqkv[at(block.start, 0)..], 3 * c, Store::Add, scale);
+                    product([n, d, rows], dp.transposed(), q, &mut dqkv[at(of.start, 1)..], 3 * c, Store::Add, scale);
+                    product(
+                        [n, d, rows],
+                        p.transposed(),
+                        datty_block,
+                        &mut dqkv[at(of.start, 2)..],
+                        3 * c,
+                        Store::Add,
+                        1.0,
+                    );
                 }
             }
         }
@@ -112,7 +133,7 @@ impl Heads {
         for (column, rows) in block.key_ranges() {
             let k = self.part(qkv, rows.start, 1, head).transposed();
             let scale = 1.0 / (d as f32).sqrt();
-            product([block.rows(), rows.len(), d], q, k, &mut p[column..], block.keys(), Into::Overwrite, scale);
+            product([block.rows(), rows.len(), d], q, k, &mut p[column..], block.keys(), Store::Overwrite, scale);
         }
     }
 

@@ -4,7 +4,7 @@
 //! an f32 multiply-add. Both operands are packed first: two neighbours along the inner dimension share 32 bits.
 //! A tile of [`MR`] x [`NR`] results stays in registers while the inner dimension runs.
 
-use super::gemm::{Into, Matrix};
+use super::gemm::{Matrix, Store};
 use super::vector::widest;
 
 /// Rows of a tile: with two registers a row, 28 of the 32 registers hold sums.
@@ -127,20 +127,20 @@ pub(super) fn product(
     b: &PackedRight,
     out: &mut [f32],
     out_row: usize,
-    into: Into,
+    store: Store,
     buffer: &mut LeftBuffer,
 ) {
     let pairs = k.div_ceil(2);
     assert_eq!((b.k, b.n), (k, n), "the right side was packed from another matrix");
     assert!(m == 0 || n == 0 || (m - 1) * out_row + n <= out.len(), "a product writes outside its destination");
     assert!(a.row == 1 || a.column == 1, "one of the dimensions lies side by side");
-    if k == 0 && into == Into::Overwrite {
+    if k == 0 && store == Store::Overwrite {
         (0..m).for_each(|i| out[i * out_row..][..n].fill(0.0));
     }
     let tile = if a.column == 1 { tile_product::<PAIRS, 1> } else { tile_product::<1, MR> };
     for first_pair in (0..pairs).step_by(PAIRS) {
         let n_pairs = PAIRS.min(pairs - first_pair);
-        let add = into == Into::Add || first_pair > 0;
+        let add = store == Store::Add || first_pair > 0;
         for first_row in (0..m).step_by(ROWS) {
             let rows = ROWS.min(m - first_row);
             buffer.0.resize(rows.div_ceil(MR) * MR * PAIRS, 0);
@@ -317,7 +317,7 @@ mod tests {
                 let mut packed = PackedRight::default();
                 packed.pack(right, k, n);
                 let mut out = vec![0.5f32; m * (n + 3)];
-                product([m, n, k], left, &packed, &mut out, n + 3, Into::Add, &mut LeftBuffer::default());
+                product([m, n, k], left, &packed, &mut out, n + 3, Store::Add, &mut LeftBuffer::default());
                 for i in 0..m {
                     for j in 0..n {
                         let read = |x: Matrix<'_>, i: usize, j: usize| rounded(x.data[i * x.row + j * x.column]);

@@ -104,7 +104,7 @@ mod tests {
             |n: usize, seed: usize| (0..n).map(|i| ((i * 7919 + seed) % 101) as f32 / 50.0 - 1.0).collect::<Vec<_>>();
         for (n_in, n_out) in [(3, 5), (33, 70), (64, 96)] {
             let data = numbers(n_in * n_out, 7);
-            for mut w in [Weight::linear(&data, n_in, n_out), Weight::tied(&data, n_in, n_out)] {
+            for mut w in [Weight::stored(&data, n_out), Weight::transposed(&data, n_in, n_out)] {
                 w.strip();
                 let x = numbers(15 * n_in, 3);
                 let mut out = vec![1f32; 15 * n_out];

@@ -15,15 +15,15 @@ pub(super) fn gelu(x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// Turns `x` into gelu(x), and `grad`, the gradient of that output, into the gradient of x.
+/// Turns `x` into gelu(x), and the gradient of that output into the gradient of x.
 pub(super) fn gelu_backward(x: &mut [f32], grad: &mut [f32]) {
     widest!({
         for (x, grad) in x.iter_mut().zip(grad) {
             let v = *x;
             let t = tanh(SQRT_2_OVER_PI * (v + CUBIC * v * v * v));
-            let slope = 0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * v * v);
+            let derivative = 0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * v * v);
             *x = 0.5 * v * (1.0 + t);
-            *grad *= slope;
+            *grad *= derivative;
         }
     });
 }
@@ -39,7 +39,7 @@ pub(super) fn add_rows(x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// Every row of `out` becomes `bias`, plus the row of `x` where there is one: what a product is then added to.
+/// Every row of `out` becomes `bias`, plus the row of `x` if there is one; a product is then added to it.
 pub(super) fn start_rows(bias: &[f32], x: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.len();
     widest!(match x {

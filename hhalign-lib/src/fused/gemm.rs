@@ -2,7 +2,7 @@
 
 use gemm::Parallelism;
 
-/// A matrix somewhere in a slice: element (i, j) lies at `i * row + j * column`.
+/// A matrix in a slice: element (i, j) is at `i * row + j * column`.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
     pub(super) data: &'a [f32],
@@ -11,7 +11,7 @@ pub(super) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Rows of `width` numbers, one after the other.
+    /// Consecutive rows of `width` numbers.
     pub(super) fn rows(data: &'a [f32], width: usize) -> Self {
         Self { data, row: width, column: 1 }
     }
@@ -28,7 +28,7 @@ impl<'a> Matrix<'a> {
 
 /// Whether a product overwrites its destination or adds to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Into {
+pub(super) enum Store {
     Overwrite,
     Add,
 }
@@ -41,7 +41,7 @@ pub(super) fn product(
     b: Matrix<'_>,
     out: &mut [f32],
     out_row: usize,
-    into: Into,
+    store: Store,
     scale: f32,
 ) {
     assert!(a.holds(m, k) && b.holds(k, n), "a product reads outside its operands");
@@ -60,7 +60,7 @@ pub(super) fn product(
             out.as_mut_ptr(),
             1,
             step(out_row),
-            into == Into::Add,
+            store == Store::Add,
             a.data.as_ptr(),
             step(a.column),
             step(a.row),

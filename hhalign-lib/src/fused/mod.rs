@@ -6,6 +6,7 @@
 //! program runs. A pass stays in one thread; a step's passes run side by side.
 
 mod attention;
+mod backward;
 mod bf16;
 mod decode;
 mod few_rows;
@@ -24,11 +25,11 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 pub use self::decode::Decoder;
-pub use self::head::Guesses;
-pub use self::packed::Packed;
+pub use self::head::TokenStats;
+pub use self::packed::{Packed, TokenLayout};
 pub use self::pass::{Keep, Workspace};
 use self::products::{Products, Weight};
-pub(crate) use self::vector::{ARCH, Once, widest};
+pub(crate) use self::vector::{ARCH, CallOnce, widest};
 pub use self::weights::{Purpose, Weights, with_weights};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -134,7 +135,7 @@ impl Precision {
 pub fn product_rate([rows, n_in, n_out]: [usize; 3], precision: Precision) -> Result<f64> {
     let mut products = Products::default();
     let (x, data) = (vec![0.5f32; rows * n_in], vec![0.25f32; n_in * n_out]);
-    let mut weight = Weight::linear(&data, n_in, n_out);
+    let mut weight = Weight::stored(&data, n_out);
     if precision.is_bf16()? {
         weight.pack(Default::default(), false);
     }
@@ -142,7 +143,7 @@ pub fn product_rate([rows, n_in, n_out]: [usize; 3], precision: Precision) -> Re
     let mut best = f64::INFINITY;
     for _ in 0..20 {
         let clock = Instant::now();
-        products.forward(&weight, &x, &mut out, gemm::Into::Overwrite);
+        products.forward(&weight, &x, &mut out, gemm::Store::Overwrite);
         best = best.min(clock.elapsed().as_secs_f64());
     }
     Ok(2.0 * (rows * n_in * n_out) as f64 / best)

@@ -12,10 +12,77 @@ pub(crate) struct Span {
     pub(crate) prefix: Range<usize>,
 }
 
+/// The order of the reply tokens of a pass: all of the first sequence, all of the second, and so on.
+///
+/// Log-probabilities travel with it, so that nobody has to know in which order
+/// pairs and sides were packed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenLayout {
+    lengths: Vec<usize>,
+}
+
+impl TokenLayout {
+    /// The layout of sequences with these numbers of reply tokens.
+    pub fn of(lengths: Vec<usize>) -> Self {
+        Self { lengths }
+    }
+
+    /// Reply tokens of each sequence, in order.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Sequences: S.
+    pub fn n_sequences(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Reply tokens in all: N.
+    pub fn n_tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// The sequence of every token, (N).
+    pub fn sequence_of_tokens(&self) -> Vec<u32> {
+        let each = self.lengths.iter().enumerate();
+        each.flat_map(|(sequence, &n)| std::iter::repeat_n(sequence as u32, n)).collect()
+    }
+
+    /// Sums per-token values over each sequence.
+    ///
+    /// # Shapes
+    /// (N) -> (S)
+    pub fn sums(&self, values: &[f32]) -> Vec<f32> {
+        let mut rest = values;
+        let sum = |&n: &usize| {
+            let (own, later) = rest.split_at(n);
+            rest = later;
+            own.iter().sum()
+        };
+        self.lengths.iter().map(sum).collect()
+    }
+}
+
+/// Where the parts of one sequence of a pack are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parts {
+    prompt: Range<usize>,
+    reply: Range<usize>,
+    targets: Range<usize>,
+}
+
+/// A sequence of a pack, taken apart again.
+pub(crate) struct PackedSequence<'a> {
+    pub(crate) prompt: &'a [u32],
+    pub(crate) reply: &'a [u32],
+    /// Whether the reply's tokens are targets.
+    pub(crate) is_predicted: bool,
+}
+
 /// Tokens as they go through the model: one row each, no padding.
 ///
-/// A prompt that several replies follow stands there once. The rows of each reply attend to the prompt's rows and to
-/// their own, at the positions they would have right behind the prompt: under causal attention this gives exactly the
+/// A prompt that several replies share has its rows once. The rows of each reply attend to the prompt's rows and to
+/// their own, at the positions that follow the prompt: under causal attention this gives exactly the
 /// hidden states of separate sequences. The last token of a reply predicts nothing and has no row, unless the reply was
 /// added by [`Packed::push_whole`].
 ///
@@ -25,14 +92,15 @@ pub struct Packed {
     pub(crate) ids: Vec<u32>,
     pub(crate) positions: Vec<u32>,
     pub(crate) spans: Vec<Span>,
-    /// Rows that predict a target, in order: behind the last attention no other row is looked at.
+    /// Rows that predict a target or end a reply, in order: no other row is used after the last attention.
     pub(crate) needed: Vec<usize>,
-    /// For every target its place in `needed`.
+    /// For every target the index in `needed` of the row that predicts it.
     pub(crate) target_rows: Vec<usize>,
     pub(crate) targets: Vec<u32>,
-    /// For the last token of every whole reply its place in `needed`.
+    /// For the last token of every whole reply its index in `needed`.
     pub(crate) end_rows: Vec<usize>,
-    reply_lengths: Vec<usize>,
+    layout: TokenLayout,
+    parts: Vec<Parts>,
 }
 
 impl Packed {
@@ -46,8 +114,8 @@ impl Packed {
         Ok(())
     }
 
-    /// The same with a row for the last token of each reply, the end of text: what a reward is read from. Only the first
-    /// `predicted` replies are targets too.
+    /// Adds a prompt and replies with a row for the last token of each, the end of text: a reward is read there. Only the first
+    /// `predicted` replies are targets as well.
     ///
     /// # Errors
     /// An empty prompt or reply, or no reply.
@@ -75,19 +143,22 @@ impl Packed {
             let first = self.ids.len();
             let n = reply.len() - 1;
             self.rows_of(&reply[..n + usize::from(whole.is_some())], prompt.len());
-            // A single reply goes on in the prompt's own span.
+            // A single reply continues in the prompt's own span.
             let (rows, prefix) =
                 if alone { (start..self.ids.len(), 0..0) } else { (first..self.ids.len(), shared.clone()) };
             if !rows.is_empty() {
                 self.spans.push(Span { rows, prefix });
             }
+            let first_target = self.targets.len();
             if i < predicted {
                 self.target_rows.push(last_of_prompt);
                 self.target_rows.extend(self.needed.len()..self.needed.len() + n);
                 self.needed.extend(first..first + n);
                 self.targets.extend_from_slice(reply);
-                self.reply_lengths.push(reply.len());
+                self.layout.lengths.push(reply.len());
             }
+            let (own, targets) = (first..self.ids.len(), first_target..self.targets.len());
+            self.parts.push(Parts { prompt: shared.clone(), reply: own, targets });
             if whole.is_some() {
                 self.end_rows.push(self.needed.len());
                 self.needed.push(first + n);
@@ -115,51 +186,48 @@ impl Packed {
         self.end_rows.len()
     }
 
-    /// Says so where there is not one slope for each target.
-    pub(crate) fn check_slopes(&self, slopes: &[f32]) -> Result<()> {
-        if slopes.len() == self.n_targets() {
+    /// Refuses upstream gradients that are not one for each target.
+    pub(crate) fn check_dlogps(&self, dlogps: &[f32]) -> Result<()> {
+        if dlogps.len() == self.n_targets() {
             return Ok(());
         }
-        let got = format!("{} slopes for {} targets", slopes.len(), self.n_targets());
-        Err(Error::new("the slopes do not fit the pack", got, "one gradient for each target"))
+        let got = format!("{} gradients for {} targets", dlogps.len(), self.n_targets());
+        Err(Error::new("the upstream gradients do not fit the pack", got, "give one gradient for each target"))
     }
 
-    /// Says so where there are gradients of the ends (E, C), and not of each.
-    pub(crate) fn check_ends(&self, d_ends: &[f32], n_embd: usize) -> Result<()> {
-        if d_ends.is_empty() || d_ends.len() == self.n_ends() * n_embd {
+    /// Refuses gradients of the ends that are neither (E, C) nor empty.
+    pub(crate) fn check_ends(&self, dends: &[f32], n_embd: usize) -> Result<()> {
+        if dends.is_empty() || dends.len() == self.n_ends() * n_embd {
             return Ok(());
         }
-        let got = format!("{} numbers for {} ends", d_ends.len(), self.n_ends());
+        let got = format!("{} numbers for {} ends", dends.len(), self.n_ends());
         Err(Error::new("the gradient of the ends does not fit the pack", got, "give n_embd for each end"))
     }
 
-    /// Targets in each sequence that has any, in the order in which they were added; they sum to N.
-    pub fn reply_lengths(&self) -> &[usize] {
-        &self.reply_lengths
+    /// The order of the targets.
+    pub fn layout(&self) -> &TokenLayout {
+        &self.layout
     }
 
-    /// Sums per-token values over each sequence.
-    ///
-    /// # Shapes
-    /// (N) -> one for each reply
-    pub fn sum_by_sequence(&self, values: &[f32]) -> Vec<f32> {
-        let mut rest = values;
-        let sum = |&n: &usize| {
-            let (own, later) = rest.split_at(n);
-            rest = later;
-            own.iter().sum()
-        };
-        self.reply_lengths.iter().map(sum).collect()
+    /// All sequences, in the order in which they were added.
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = PackedSequence<'_>> {
+        self.parts.iter().map(|parts| {
+            let is_predicted = !parts.targets.is_empty();
+            // The last token of a reply that is only predicted has no row.
+            let reply =
+                if is_predicted { &self.targets[parts.targets.clone()] } else { &self.ids[parts.reply.clone()] };
+            PackedSequence { prompt: &self.ids[parts.prompt.clone()], reply, is_predicted }
+        })
     }
 
-    /// A number that another pack would hardly have.
+    /// A hash that identifies the pack.
     pub(crate) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (&self.ids, &self.positions, &self.target_rows, &self.targets, &self.end_rows).hash(&mut hasher);
         hasher.finish()
     }
 
-    /// Says whether every id and position exists in a model.
+    /// Refuses ids and positions that a model does not have.
     pub(crate) fn check(&self, vocab_size: usize, block_size: usize) -> Result<()> {
         if self.ids.is_empty() {
             return Err(Error::new("a pass needs a sequence", "none", "push at least one prompt with a reply"));

@@ -2,9 +2,10 @@
 
 use super::bf16::{self, LeftBuffer, PackedRight};
 use super::few_rows::Strips;
-use super::gemm::{self, Into, Matrix};
+use super::gemm::{self, Matrix, Store};
 
-/// A matrix (in, out) of the model; with its two packed forms where products run in bf16.
+/// A parameter as the passes read it: a matrix (in, out), with its two packed forms where products run in bf16. A vector
+/// is a matrix of one row.
 pub(super) struct Weight<'a> {
     pub(super) matrix: Matrix<'a>,
     pub(super) n_in: usize,
@@ -15,13 +16,23 @@ pub(super) struct Weight<'a> {
 
 impl<'a> Weight<'a> {
     /// Stored (in, out), as GPT-2's linear layers are.
-    pub(super) fn linear(data: &'a [f32], n_in: usize, n_out: usize) -> Self {
-        Self { matrix: Matrix::rows(data, n_out), n_in, n_out, packed: None, strips: None }
+    pub(super) fn stored(data: &'a [f32], n_out: usize) -> Self {
+        Self { matrix: Matrix::rows(data, n_out), n_in: data.len() / n_out, n_out, packed: None, strips: None }
     }
 
-    /// Stored (out, in), as the head is, which is the token embedding.
-    pub(super) fn tied(data: &'a [f32], n_in: usize, n_out: usize) -> Self {
+    /// Stored (out, in), as the head is.
+    pub(super) fn transposed(data: &'a [f32], n_in: usize, n_out: usize) -> Self {
         Self { matrix: Matrix::rows(data, n_in).transposed(), n_in, n_out, packed: None, strips: None }
+    }
+
+    /// The numbers as they are stored.
+    pub(super) fn values(&self) -> &'a [f32] {
+        self.matrix.data
+    }
+
+    /// A row of an embedding.
+    pub(super) fn row(&self, index: usize) -> &'a [f32] {
+        &self.matrix.data[index * self.n_out..][..self.n_out]
     }
 
     /// Copies the matrix into strips for products of a few rows.
@@ -56,21 +67,21 @@ pub(super) struct Products {
 
 impl Products {
     /// `out (+)= x W` for rows x.
-    pub(super) fn forward(&mut self, w: &Weight<'_>, x: &[f32], out: &mut [f32], into: Into) {
+    pub(super) fn forward(&mut self, w: &Weight<'_>, x: &[f32], out: &mut [f32], store: Store) {
         let (sizes, x) = ([x.len() / w.n_in, w.n_out, w.n_in], Matrix::rows(x, w.n_in));
         match &w.packed {
-            Some([forward, _]) => bf16::product(sizes, x, forward, out, w.n_out, into, &mut self.left),
-            None => gemm::product(sizes, x, w.matrix, out, w.n_out, into, 1.0),
+            Some([forward, _]) => bf16::product(sizes, x, forward, out, w.n_out, store, &mut self.left),
+            None => gemm::product(sizes, x, w.matrix, out, w.n_out, store, 1.0),
         }
     }
 
     /// `dx = dout Wᵀ` for rows dout.
     pub(super) fn backward(&mut self, w: &Weight<'_>, dout: &[f32], dx: &mut [f32]) {
         let sizes = [dout.len() / w.n_out, w.n_in, w.n_out];
-        let (dout, into) = (Matrix::rows(dout, w.n_out), Into::Overwrite);
+        let (dout, store) = (Matrix::rows(dout, w.n_out), Store::Overwrite);
         match &w.packed {
-            Some([_, backward]) => bf16::product(sizes, dout, backward, dx, w.n_in, into, &mut self.left),
-            None => gemm::product(sizes, dout, w.matrix.transposed(), dx, w.n_in, into, 1.0),
+            Some([_, backward]) => bf16::product(sizes, dout, backward, dx, w.n_in, store, &mut self.left),
+            None => gemm::product(sizes, dout, w.matrix.transposed(), dx, w.n_in, store, 1.0),
         }
     }
 
@@ -80,9 +91,9 @@ impl Products {
         let (x, dout) = (Matrix::rows(x, n_in).transposed(), Matrix::rows(dout, n_out));
         if self.bf16 {
             self.right.pack(dout, rows, n_out);
-            bf16::product([n_in, n_out, rows], x, &self.right, dw, n_out, Into::Add, &mut self.left);
+            bf16::product([n_in, n_out, rows], x, &self.right, dw, n_out, Store::Add, &mut self.left);
         } else {
-            gemm::product([n_in, n_out, rows], x, dout, dw, n_out, Into::Add, 1.0);
+            gemm::product([n_in, n_out, rows], x, dout, dw, n_out, Store::Add, 1.0);
         }
     }
 }

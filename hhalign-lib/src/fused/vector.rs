@@ -12,19 +12,19 @@ pub(super) const LANES: usize = 16;
 /// The widest vectors that this processor has.
 pub(crate) static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
-/// Something that can be given away once.
-pub(crate) struct Once;
+/// A value that can be moved once, which makes a closure `FnOnce`.
+pub(crate) struct CallOnce;
 
 /// Evaluates an expression compiled for the widest vectors of this processor.
 macro_rules! widest {
     ($work:expr) => {{
-        // Only what is inlined is compiled for those vectors. A closure that can be called once has no shim around it
-        // that would stay outside, and giving something away makes it one.
-        let once = $crate::fused::Once;
+        // Only what is inlined is compiled for those vectors. A closure that can be called only once has no shim around it
+        // that would stay outside, and moving a value out of it makes it one.
+        let once = $crate::fused::CallOnce;
         $crate::fused::ARCH.dispatch(
             #[inline(always)]
             || {
-                let _given_away = once;
+                let _moved = once;
                 $work
             },
         )
@@ -40,7 +40,7 @@ pub(super) fn has_fma() -> bool {
     cfg!(target_arch = "aarch64")
 }
 
-/// The first `n` numbers of a buffer, which grows where it must; whoever asks for them overwrites them.
+/// The first `n` numbers of a buffer, which grows if necessary; the caller overwrites them.
 pub(super) fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
     if buffer.len() < n {
         // Not carried over: growing would copy numbers that nobody reads again.

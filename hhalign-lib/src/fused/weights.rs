@@ -8,31 +8,15 @@ use super::Precision;
 use super::bf16::PackedRight;
 use super::products::Weight;
 use crate::error::{Error, Result};
-use crate::model::{Gpt, GptConfig};
+use crate::model::{Affine, Gpt, GptConfig, Parameters};
 use crate::parallel::{self, Pool};
-
-pub(super) struct Linear<'a> {
-    pub(super) weight: Weight<'a>,
-    pub(super) bias: &'a [f32],
-}
-
-pub(super) struct BlockWeights<'a> {
-    pub(super) ln_1: [&'a [f32]; 2],
-    pub(super) c_attn: Linear<'a>,
-    pub(super) attn_c_proj: Linear<'a>,
-    pub(super) ln_2: [&'a [f32]; 2],
-    pub(super) c_fc: Linear<'a>,
-    pub(super) mlp_c_proj: Linear<'a>,
-}
 
 /// All parameters of a model while a step reads them.
 pub struct Weights<'a> {
     pub(super) config: &'a GptConfig,
-    pub(super) wte: &'a [f32],
-    pub(super) wpe: &'a [f32],
+    pub(super) parameters: Parameters<Weight<'a>>,
+    /// The output head, (C, V): the token embedding read the other way where it is tied.
     pub(super) head: Weight<'a>,
-    pub(super) blocks: Vec<BlockWeights<'a>>,
-    pub(super) ln_f: [&'a [f32]; 2],
     pub(super) bf16: bool,
     pub(super) purpose: Purpose,
 }
@@ -59,23 +43,19 @@ pub fn with_weights<R>(
     work: impl FnOnce(&Weights<'_>) -> Result<R>,
 ) -> Result<R> {
     let bf16 = precision.is_bf16()? && purpose != Purpose::Decode;
-    let names: Vec<String> = model.config.parameters().into_iter().map(|p| p.0).collect();
-    let guards = names
-        .iter()
-        .map(|name| {
-            let (storage, layout) = model.parameters()[name].storage_and_layout();
-            let (start, _) = layout.contiguous_offsets().ok_or_else(|| not_fused(name))?;
-            Ok((storage, start))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let mut slices = vec![];
-    for ((storage, start), (name, shape)) in guards.iter().zip(model.config.parameters()) {
+    let specs = model.config.parameters();
+    let guards = specs.as_ref().zip(model.parameters().as_ref()).try_map(|(spec, tensor)| {
+        let (storage, layout) = tensor.storage_and_layout();
+        let (start, _) = layout.contiguous_offsets().ok_or_else(|| not_fused(&spec.name))?;
+        Ok((storage, start))
+    })?;
+    let slices = specs.as_ref().zip(guards.as_ref()).try_map(|(spec, (storage, start))| {
         let Storage::Cpu(CpuStorage::F32(values)) = &**storage else {
-            return Err(not_fused(&name));
+            return Err(not_fused(&spec.name));
         };
-        slices.push(&values[*start..start + shape.iter().product::<usize>()]);
-    }
-    let mut weights = Weights::new(&model.config, &slices, bf16, purpose);
+        Ok(&values[*start..start + spec.elements()])
+    })?;
+    let mut weights = Weights::new(&model.config, slices, bf16, purpose);
     if bf16 {
         let mut spare = SPARE.take().unwrap_or_default().into_iter();
         let matrices = weights.matrices().into_iter().map(|m| Mutex::new((m, spare.next().unwrap_or_default())));
@@ -117,39 +97,42 @@ impl<'a> Weights<'a> {
         self.config
     }
 
-    /// From the slices in the order of [`GptConfig::parameters`].
-    fn new(config: &'a GptConfig, slices: &[&'a [f32]], bf16: bool, purpose: Purpose) -> Self {
-        let c = config.n_embd;
-        let blocks = slices[2..2 + 12 * config.n_layer].as_chunks::<12>().0;
-        let linear = |weight: &'a [f32], bias: &'a [f32]| {
-            let n_out = bias.len();
-            Linear { weight: Weight::linear(weight, weight.len() / n_out, n_out), bias }
-        };
-        let block = |s: &[&'a [f32]; 12]| BlockWeights {
-            c_attn: linear(s[0], s[1]),
-            attn_c_proj: linear(s[2], s[3]),
-            c_fc: linear(s[4], s[5]),
-            mlp_c_proj: linear(s[6], s[7]),
-            ln_1: [s[8], s[9]],
-            ln_2: [s[10], s[11]],
-        };
-        Self {
-            config,
-            wte: slices[0],
-            wpe: slices[1],
-            head: Weight::tied(slices[0], c, config.vocab_size),
-            blocks: blocks.iter().map(block).collect(),
-            ln_f: [slices[slices.len() - 2], slices[slices.len() - 1]],
-            bf16,
-            purpose,
-        }
+    fn new(config: &'a GptConfig, slices: Parameters<&'a [f32]>, bf16: bool, purpose: Purpose) -> Self {
+        let head = Weight::transposed(slices.head.unwrap_or(slices.wte), config.n_embd, config.vocab_size);
+        let parameters = config
+            .parameters()
+            .zip(slices)
+            .map(|(spec, values)| Weight::stored(values, spec.shape[spec.shape.len() - 1]));
+        Self { config, parameters, head, bf16, purpose }
     }
 
+    /// The matrices that products read; an embedding is read row by row.
     fn matrices(&mut self) -> Vec<&mut Weight<'a>> {
         let mut all = vec![&mut self.head];
-        for b in &mut self.blocks {
-            all.extend([&mut b.c_attn.weight, &mut b.attn_c_proj.weight, &mut b.c_fc.weight, &mut b.mlp_c_proj.weight]);
+        for block in &mut self.parameters.blocks {
+            all.extend([&mut block.qkv, &mut block.attproj, &mut block.fc].map(|layer| &mut layer.weight));
+            all.extend(block.gate.as_mut().map(|layer| &mut layer.weight));
+            all.push(&mut block.fcproj.weight);
         }
         all
     }
+}
+
+impl<'a> Affine<Weight<'a>> {
+    /// Weight and bias as plain numbers, as a norm reads them.
+    pub(super) fn norm(&self) -> [&'a [f32]; 2] {
+        [self.weight.values(), self.bias()]
+    }
+
+    /// The bias as plain numbers.
+    pub(super) fn bias(&self) -> &'a [f32] {
+        self.bias.as_ref().expect("every layer of a GPT-2 has a bias").values()
+    }
+}
+
+/// What enters the residual stream for a token at a position: the sum of both embeddings.
+pub(super) fn embed(parameters: &Parameters<Weight<'_>>, id: u32, position: u32, out: &mut [f32]) {
+    let token = parameters.wte.row(id as usize);
+    let place = parameters.wpe.as_ref().expect("a GPT-2 has learned positions").row(position as usize);
+    out.iter_mut().zip(token).zip(place).for_each(|((x, t), p)| *x = t + p);
 }

@@ -1,100 +1,118 @@
-//! Attention: which kernels serve a head, and how they are started.
+//! Causal attention of one layer: which kernels serve a head, and their launches.
 
 use super::Storage;
-use super::calls::{at, int, kernel};
-use super::card::Arg;
-use super::weights::{Part, Weights, Which};
+use super::kernels::attention as plain;
+use super::kernels::attention_tensor::{AttentionTensor, AttentionTensorKeys, AttentionTensorQueries, Width};
+use super::lists::Lists;
+use super::weights::Weights;
 use crate::error::Result;
 
-/// Queries or keys of one block in the lists. Kernels without tensor cores halve it.
-pub(super) const TILE: usize = 64;
-
-/// Widths of heads that tensor cores have kernels for; what is narrower is filled up with zeros.
-const WIDTHS: [usize; 3] = [32, 64, 128];
-const FORWARD: [&str; 3] = ["attention_32", "attention_64", "attention_128"];
-const QUERIES: [&str; 3] = ["attention_queries_32", "attention_queries_64", "attention_queries_128"];
-const KEYS: [&str; 3] = ["attention_keys_32", "attention_keys_64", "attention_keys_128"];
-
-/// A list of blocks on the card and how many there are; `lists.rs` makes them.
-#[derive(Clone, Copy)]
-pub(super) struct Blocks {
-    pub(super) at: u64,
-    pub(super) n: usize,
-}
-
-/// The attention of one layer.
+/// The attention of one layer over the rows of a pack. Shapes: R rows, H heads of width d, C = H d.
 pub(super) struct Attention<'a> {
     w: &'a Weights,
-    /// Biases of queries, keys and values (3C), on the card.
+    lists: &'a Lists,
+    /// Address of the biases of queries, keys and values, (3C).
     bias: u64,
     heads: usize,
-    width: usize,
-    /// Which of the tensor cores' kernels serves, if one does.
-    tensor: Option<usize>,
+    d: usize,
+    scale: f32,
+    /// The kernels on tensor cores, if they serve heads of this width.
+    tensor: Option<Width>,
+}
+
+/// Addresses of what a backward pass reads and writes.
+pub(super) struct Backward {
+    /// Output, (R, 3C).
+    pub(super) dqkv: u64,
+    /// (R, C)
+    pub(super) datty: u64,
+    /// As the forward pass left it, (R, C).
+    pub(super) atty: u64,
+    /// As the forward pass left it, (R, H).
+    pub(super) lse: u64,
+    /// As the forward pass left it, (R, 3C).
+    pub(super) qkv: u64,
+    /// Scratch, (R, H).
+    pub(super) delta: u64,
 }
 
 impl<'a> Attention<'a> {
-    pub(super) fn of(w: &'a Weights, layer: usize) -> Self {
-        let (heads, width) = (w.config.n_head, w.config.n_embd / w.config.n_head);
-        // 16 bytes are read at a time.
-        let fits = w.numbers.storage != Storage::F32 && width % 8 == 0;
-        let tensor = WIDTHS.iter().position(|most| fits && width <= *most);
-        Self { w, bias: w.value(Which::Block(layer, Part::QkvBias)), heads, width, tensor }
+    pub(super) fn of(w: &'a Weights, lists: &'a Lists, layer: usize) -> Self {
+        let (heads, d) = (w.config.n_head, w.config.n_embd / w.config.n_head);
+        let tensor = if w.dtypes.storage == Storage::F32 { None } else { Width::of(d) };
+        let (bias, scale) = (w.value(w.block(layer).qkv.bias()), 1.0 / (d as f32).sqrt());
+        Self { w, lists, bias, heads, d, scale, tensor }
     }
 
-    /// `y` (R, C) and `lse` (R, H) from `qkv` (R, 3C) without its bias. The kernels on tensor cores add the queries' bias to it.
-    pub(super) fn forward(&self, [y, lse, qkv]: [u64; 3], queries: Blocks) -> Result<()> {
-        let args =
-            [at(y), at(lse), at(qkv), at(self.bias), at(queries.at), int(self.heads), int(self.width), self.scale()];
-        match self.tensor {
-            Some(i) => self.start(FORWARD[i], [queries.n, self.heads], self.tiles(i), &args),
-            None => self.start("attention", [2 * queries.n, self.heads], self.rows(3), &args),
+    /// `atty` (R, C) and `lse` (R, H) from `qkv` (R, 3C) without its bias. The kernels on tensor cores add the queries' bias to
+    /// qkv in place.
+    pub(super) fn forward(&self, qkv: u64, atty: u64, lse: u64) -> Result<()> {
+        let Self { w, lists, bias, heads, d, scale, tensor } = *self;
+        let (blocks, n_blocks) = (lists.address(lists.query_blocks), lists.n_query_blocks());
+        match tensor {
+            Some(width) => {
+                w.launch(&AttentionTensor { width, atty, lse, qkv, bias, blocks, heads, d, scale, n_blocks })
+            }
+            None => w.launch(&plain::Attention { atty, lse, qkv, bias, blocks, heads, d, scale, n_blocks }),
         }
     }
 
-    /// `d_qkv` (R, 3C) from `d_y` (R, C), with the `qkv` and `lse` that the forward pass left; `delta` (R, H) is scratch.
-    pub(super) fn backward(
-        &self,
-        d_qkv: u64,
-        [d_y, y, delta, lse, qkv]: [u64; 5],
-        rows: usize,
-        queries: Blocks,
-        keys: Blocks,
-    ) -> Result<()> {
-        let (heads, width) = (int(self.heads), int(self.width));
-        let values_bias = if self.tensor.is_some() { self.bias + 2 * 4 * (self.heads * self.width) as u64 } else { 0 };
-        let args = [at(delta), at(d_y), at(y), at(values_bias), int(rows), heads, width];
-        self.start("attention_delta", [(rows * self.heads).div_ceil(4), 1], 0, &args)?;
-        let plain = ["attention_queries", "attention_keys"];
-        for (blocks, name, tensor) in [(queries, plain[0], QUERIES), (keys, plain[1], KEYS)] {
-            let mut args = vec![at(d_qkv), at(d_y), at(delta), at(lse), at(qkv)];
-            if self.tensor.is_none() {
-                args.push(at(self.bias));
-            }
-            args.extend([at(blocks.at), heads, width, self.scale()]);
-            match self.tensor {
-                Some(i) => self.start(tensor[i], [blocks.n, self.heads], self.tiles(i), &args)?,
-                None => self.start(name, [2 * blocks.n, self.heads], self.rows(4), &args)?,
-            }
+    /// Overwrites `dqkv` with the gradient of `qkv`.
+    pub(super) fn backward(&self, Backward { dqkv, datty, atty, lse, qkv, delta }: Backward) -> Result<()> {
+        let Self { w, lists, bias, heads, d, scale, tensor } = *self;
+        let rows = lists.n_rows;
+        // The kernels on tensor cores have added the values' bias, the last third, to atty.
+        let values_bias = if tensor.is_some() { bias + 2 * 4 * (heads * d) as u64 } else { 0 };
+        w.launch(&plain::AttentionDelta { delta, datty, atty, bias: values_bias, rows, heads, d })?;
+        let (blocks, n_blocks) = (lists.address(lists.query_blocks), lists.n_query_blocks());
+        match tensor {
+            Some(width) => w.launch(&AttentionTensorQueries {
+                width,
+                dqkv,
+                datty,
+                delta,
+                lse,
+                qkv,
+                blocks,
+                heads,
+                d,
+                scale,
+                n_blocks,
+            })?,
+            None => w.launch(&plain::AttentionQueries {
+                dqkv,
+                datty,
+                delta,
+                lse,
+                qkv,
+                bias,
+                blocks,
+                heads,
+                d,
+                scale,
+                n_blocks,
+            })?,
         }
-        Ok(())
-    }
-
-    fn scale(&self) -> Arg {
-        Arg::Float(1.0 / (self.width as f32).sqrt())
-    }
-
-    fn start(&self, name: &'static str, grid: [usize; 2], shared: usize, args: &[Arg]) -> Result<()> {
-        kernel(self.w, name, grid, 128, shared, args)
-    }
-
-    /// Shared memory of two tiles of `kernels/tensor.cu`.
-    fn tiles(&self, i: usize) -> usize {
-        2 * TILE * (WIDTHS[i] + 8) * 2
-    }
-
-    /// Shared memory of some tiles of `kernels/attention.cu`.
-    fn rows(&self, n: usize) -> usize {
-        n * TILE / 2 * (self.width + 1) * 4
+        let (blocks, n_blocks) = (lists.address(lists.key_blocks), lists.n_key_blocks());
+        match tensor {
+            Some(width) => {
+                let kernel =
+                    AttentionTensorKeys { width, dqkv, datty, delta, lse, qkv, blocks, heads, d, scale, n_blocks };
+                w.launch(&kernel)
+            }
+            None => w.launch(&plain::AttentionKeys {
+                dqkv,
+                datty,
+                delta,
+                lse,
+                qkv,
+                bias,
+                blocks,
+                heads,
+                d,
+                scale,
+                n_blocks,
+            }),
+        }
     }
 }

@@ -1,178 +1,187 @@
-//! The way back through the model.
+//! The backward pass on a GPU. It mirrors `fused/backward.rs`: the same functions in the same order, the same names.
 
-use super::attention::Attention;
-use super::calls::{at, each, int, kernel, linear_back, product};
-use super::card::Operand;
-use super::lists::{Groups, List, Lists};
-use super::pass::{Attend, LAST_NORM, Pass, Pending, SUM_ROWS, Sums, no_forward};
-use super::weights::{Part, Weights, Which};
+use super::attention::{self, Attention};
+use super::card::{Operand, Product, Store};
+use super::kernels::rows::{
+    AddPartials, ColumnSums, EmbedBackward, GatherStored, GeluBackward, LayerNormAgain, LayerNormBackward,
+    LayerNormSums, SUM_ROWS, ScatterSumResidual, ScatterSumStored,
+};
+use super::linear::linear_backward;
+use super::lists::{Groups, Keyed, Lists};
+use super::pass::{Attend, GpuGradients, Pass, Pending, Upstream, no_forward};
+use super::weights::{Param, Weights};
 use crate::error::Result;
+use crate::model::Affine;
+
+/// A layer norm of the forward pass: the addresses of its input x (rows, C) and of its mean and rstd (rows, 2).
+#[derive(Clone, Copy)]
+struct Norm<'a> {
+    params: &'a Affine<Param>,
+    x: u64,
+    mean_rstd: u64,
+    rows: usize,
+}
 
 impl Pass {
-    /// Adds the gradient of Σ slopes · log π + Σ d_ends · ends, times `scale`, to `sums`; the forward pass came just before.
-    /// No `d_ends` (E, C) at all stand for zeros.
-    pub(super) fn backward(
-        &mut self,
-        w: &Weights,
-        slopes: &[f32],
-        d_ends: &[f32],
-        scale: f32,
-        sums: &Sums,
-    ) -> Result<()> {
-        if !self.known_slopes {
-            self.head(w, None, Some((slopes, scale, sums)))?;
+    /// Adds the gradient of scale (Σ dlogps · log π + Σ dends · ends) to `upstream.gradients`; the forward pass came just before.
+    pub(super) fn backward(&mut self, w: &Weights, upstream: Upstream<'_>) -> Result<()> {
+        if !self.constant_grad {
+            self.head(w, None, Some(upstream))?;
         }
-        let (lists, numbers) = self.forwarded.take().ok_or_else(no_forward)?;
-        let (card, c, s) = (&w.card, w.config.n_embd, w.numbers.storage.bytes());
-        let list = |l: List| at(numbers + 4 * l.offset as u64);
-        let (r, n, picked) = (lists.n_rows, lists.n_needed(), lists.picked.len);
-        let behind_targets = self.d_hidden.at() + (lists.targets.len * c * s) as u64;
-        if d_ends.is_empty() {
-            card.clear(behind_targets, (picked - lists.targets.len) * c * s)?;
-        } else {
-            let scaled: Vec<f32> = d_ends.iter().map(|d| d * scale).collect();
-            card.write(behind_targets, &w.numbers.storage.encode(&scaled))?;
-        }
-        let d_picked = self.d_stream[1].sized(card, r.max(picked) * c * 4)?;
-        let d_stream = self.d_stream[0].sized(card, r.max(picked) * c * 4)?;
-        let d_stored = self.d_stored.sized(card, r.max(picked) * c * s)?;
-        card.clear(d_picked, picked * c * 4)?;
-        let from = (self.d_hidden.at(), self.picked.at(), self.moments_f.at());
-        self.norm_backward(w, LAST_NORM, from, picked, (d_picked, d_stored), sums)?;
-        let Groups { starts, order } = lists.of_needed;
-        let args = [at(d_stream), at(d_stored), at(d_picked), list(starts), list(order), int(n), int(c)];
-        each(w, "spread_stream", n * c, &args)?;
+        let lists = self.forwarded.take().ok_or_else(no_forward)?;
+        self.final_norm_backward(w, &lists, upstream)?;
         for layer in (0..w.config.n_layer).rev() {
-            let slot = layer % self.kept.len();
-            if self.kept.len() < w.config.n_layer {
-                let x = self.stream[layer].at();
-                self.block(w, &lists, numbers, layer, (slot, x), Pending { x, y: 0, bias: 0 }, &Attend::Pack)?;
+            if self.acts.len() < w.config.n_layer {
+                let residual = Pending { residual: self.residual[layer].at(), y: 0, y_bias: 0 };
+                self.block_activations(w, &lists, layer, residual, &Attend::Pack)?;
             }
-            self.block_backward(w, &lists, numbers, layer, slot, sums)?;
+            self.block_backward(w, &lists, layer, upstream.gradients)?;
         }
-        let d_stream = self.d_stream[0].at();
-        for (which, (keys, Groups { starts, order })) in
-            [(Which::Token, lists.by_id), (Which::Place, lists.by_position)]
-        {
-            let args = [at(sums.of(w, which)), at(d_stream), list(keys), list(starts), list(order), int(c)];
-            kernel(w, "embed_backward", [keys.len, 1], 192, 0, &args)?;
+        self.embed_backward(w, &lists, upstream.gradients)
+    }
+
+    /// From the gradients of lnf to that of the last block's output.
+    fn final_norm_backward(&mut self, w: &Weights, lists: &Lists, upstream: Upstream<'_>) -> Result<()> {
+        let (card, c, s) = (&w.card, w.config.n_embd, w.dtypes.storage.bytes());
+        let (r, n, all) = (lists.n_rows, lists.targets.len, lists.picked.len);
+        let dends = self.dlnf.at() + (n * c * s) as u64;
+        if upstream.dends.is_empty() {
+            card.clear(dends, (all - n) * c * s)?;
+        } else {
+            let scaled: Vec<f32> = upstream.dends.iter().map(|d| d * upstream.scale).collect();
+            card.write(dends, &w.dtypes.storage.encode(&scaled))?;
+        }
+        let dpicked = self.dresidual[0].sized(card, r.max(all) * c * 4)?;
+        let dresidual3 = self.dresidual[1].sized(card, r.max(all) * c * 4)?;
+        let stored = self.dresidual_stored.sized(card, r.max(all) * c * s)?;
+        card.clear(dpicked, all * c * 4)?;
+        let (x, mean_rstd) = (self.picked.at(), self.lnf_mean_rstd.at());
+        let lnf = Norm { params: &w.params().lnf, x, mean_rstd, rows: all };
+        self.layer_norm_backward(w, lnf, self.dlnf.at(), upstream.gradients)?;
+        let [starts, order] = addresses(lists, lists.of_needed);
+        let n = lists.n_needed();
+        w.launch(&ScatterSumResidual { out: dresidual3, stored, from: dpicked, starts, order, n, c })?;
+        self.dresidual.swap(0, 1);
+        Ok(())
+    }
+
+    /// From the gradient of a block's output to that of its input, both in `dresidual[0]` and `dresidual_stored`.
+    fn block_backward(&mut self, w: &Weights, lists: &Lists, layer: usize, gradients: &GpuGradients) -> Result<()> {
+        let (card, config, s) = (&w.card, &w.config, w.dtypes.storage.bytes());
+        let (r, c, h) = (lists.n_rows, config.n_embd, config.n_head);
+        let block = w.block(layer);
+        let gathers = layer + 1 == config.n_layer && lists.gathers();
+        let n = if gathers { lists.needed.len } else { r };
+        let ln2 = self.ln.sized(card, r * c * s)?;
+        let dln2 = self.dln.sized(card, r * c * s)?;
+        let dfch_gelu = self.dfch.sized(card, 4 * r * c * s)?;
+        let dresidual_stored = self.dresidual_stored.at();
+        let acts = &self.acts[layer % self.acts.len()];
+        let (qkv, atty, lse, fch) = (acts.qkv.at(), acts.atty.at(), acts.lse.at(), acts.fch.at());
+        let (residual, residual2) = (self.residual[layer].at(), acts.residual2.at());
+        let norm1 = Norm { params: &block.ln1, x: residual, mean_rstd: acts.ln1_mean_rstd.at(), rows: r };
+        let norm2 = Norm { params: &block.ln2, x: residual2, mean_rstd: acts.ln2_mean_rstd.at(), rows: n };
+
+        linear_backward(w, &block.fcproj, dresidual_stored, n, dfch_gelu)?;
+        // In place: dfch_gelu becomes dfch, fch becomes fch_gelu.
+        let (dfch, fch_gelu) = (dfch_gelu, fch);
+        w.launch(&GeluBackward { dfch, fch, bias: w.value(block.fc.bias()), rows: n, width: 4 * c })?;
+        self.weight_gradient(w, &block.fcproj, fch_gelu, dresidual_stored, n, gradients)?;
+        norm2.again(w, ln2)?;
+        self.weight_gradient(w, &block.fc, ln2, dfch, n, gradients)?;
+        linear_backward(w, &block.fc, dfch, n, dln2)?;
+        self.layer_norm_backward(w, norm2, dln2, gradients)?;
+
+        // The rows of atty that attproj read.
+        let mut needed_atty = atty;
+        if gathers {
+            needed_atty = self.needed_atty.sized(card, n * c * s)?;
+            w.launch(&GatherStored { out: needed_atty, from: atty, rows: lists.address(lists.needed), n, c })?;
+        }
+        self.weight_gradient(w, &block.attproj, needed_atty, dresidual_stored, n, gradients)?;
+        let mut datty = dln2;
+        linear_backward(w, &block.attproj, dresidual_stored, n, datty)?;
+        if gathers {
+            // Back to all rows: the gradient of those that did not continue is zero.
+            let ([starts, order], needed_datty) = (addresses(lists, lists.of_rows), datty);
+            datty = ln2;
+            w.launch(&ScatterSumStored { out: datty, from: needed_datty, starts, order, n: r, c })?;
+            let (from, out) = (self.dresidual[0].at(), self.dresidual[1].sized(card, r * c * 4)?);
+            w.launch(&ScatterSumResidual { out, stored: 0, from, starts, order, n: r, c })?;
+            self.dresidual.swap(0, 1);
+        }
+        let (dqkv, delta) = (dfch, self.delta.sized(card, r * h * 4)?);
+        let backward = attention::Backward { dqkv, datty, atty, lse, qkv, delta };
+        Attention::of(w, lists, layer).backward(backward)?;
+        let (ln1, dln1) = (ln2, dln2);
+        norm1.again(w, ln1)?;
+        self.weight_gradient(w, &block.qkv, ln1, dqkv, r, gradients)?;
+        linear_backward(w, &block.qkv, dqkv, r, dln1)?;
+        self.layer_norm_backward(w, norm1, dln1, gradients)
+    }
+
+    /// From the gradient of the first block's input to those of both embeddings.
+    fn embed_backward(&mut self, w: &Weights, lists: &Lists, gradients: &GpuGradients) -> Result<()> {
+        let (dresidual, c) = (self.dresidual[0].at(), w.config.n_embd);
+        for (param, Keyed { keys, groups }) in [(w.params().wte, lists.by_id), (w.wpe(), lists.by_position)] {
+            let [starts, order] = addresses(lists, groups);
+            let (dembedding, n_keys) = (gradients.of(param), keys.len);
+            let keys = lists.address(keys);
+            w.launch(&EmbedBackward { dembedding, dresidual, keys, starts, order, c, n_keys })?;
         }
         Ok(())
     }
 
-    /// From the gradient of the stream behind a block to that before it, both in `d_stream[0]` and stored in `d_stored`.
-    fn block_backward(
-        &mut self,
-        w: &Weights,
-        lists: &Lists,
-        numbers: u64,
-        layer: usize,
-        slot: usize,
-        sums: &Sums,
-    ) -> Result<()> {
-        let (card, config, s) = (&w.card, &w.config, w.numbers.storage.bytes());
-        let (r, c, h) = (lists.n_rows, config.n_embd, config.n_head);
-        let list = |l: List| at(numbers + 4 * l.offset as u64);
-        let of = |part| Which::Block(layer, part);
-        let gathers = layer + 1 == config.n_layer && lists.needed.len > 0;
-        let n = if gathers { lists.needed.len } else { r };
-        let (normal, d_narrow) = (self.normal.sized(card, r * c * s)?, self.d_narrow.sized(card, r * c * s)?);
-        let d_wide = self.d_wide.sized(card, 4 * r * c * s)?;
-        let (mut d_stream, d_stored) = (self.d_stream[0].at(), self.d_stored.at());
-        let kept = &self.kept[slot];
-        let (qkv, y, lse, middle, wide) = (kept.qkv.at(), kept.y.at(), kept.lse.at(), kept.middle.at(), kept.wide.at());
-        let (moments_1, moments_2) = (kept.moments_1.at(), kept.moments_2.at());
-
-        linear_back(w, of(Part::OutWeight), d_stored, n, [4 * c, c], d_wide)?;
-        let bias = at(w.value(of(Part::FcBias)));
-        each(w, "gelu_backward", 4 * n * c, &[at(d_wide), at(wide), bias, int(n), int(4 * c)])?;
-        self.weight_gradient(w, layer, [Part::OutWeight, Part::OutBias], (wide, d_stored, n), [4 * c, c], sums)?;
-        let norm_2 = [of(Part::Norm2Weight), of(Part::Norm2Bias)];
-        Self::norm_again(w, norm_2, (normal, middle, moments_2), n)?;
-        self.weight_gradient(w, layer, [Part::FcWeight, Part::FcBias], (normal, d_wide, n), [c, 4 * c], sums)?;
-        linear_back(w, of(Part::FcWeight), d_wide, n, [c, 4 * c], d_narrow)?;
-        self.norm_backward(w, norm_2, (d_narrow, middle, moments_2), n, (d_stream, d_stored), sums)?;
-
-        let mut y_of_stream = y;
-        if gathers {
-            y_of_stream = self.needed_y.sized(card, n * c * s)?;
-            each(w, "gather_stored", n * c, &[at(y_of_stream), at(y), list(lists.needed), int(n), int(c)])?;
-        }
-        self.weight_gradient(w, layer, [Part::ProjWeight, Part::ProjBias], (y_of_stream, d_stored, n), [c, c], sums)?;
-        linear_back(w, of(Part::ProjWeight), d_stored, n, [c, c], d_narrow)?;
-        let mut d_y = d_narrow;
-        if gathers {
-            // Back to all rows: nothing flows into those that did not go on.
-            let Groups { starts, order } = lists.of_rows;
-            d_y = normal;
-            let args = [at(d_y), at(d_narrow), list(starts), list(order), int(r), int(c)];
-            each(w, "spread_stored", r * c, &args)?;
-            let spread = self.d_stream[1].sized(card, r * c * 4)?;
-            let args = [at(spread), at(0), at(d_stream), list(starts), list(order), int(r), int(c)];
-            each(w, "spread_stream", r * c, &args)?;
-            self.d_stream.swap(0, 1);
-            d_stream = spread;
-        }
-        let (d_qkv, delta) = (d_wide, self.delta.sized(card, r * h * 4)?);
-        let (queries, keys) = (lists.queries(numbers), lists.keys(numbers));
-        Attention::of(w, layer).backward(d_qkv, [d_y, y, delta, lse, qkv], r, queries, keys)?;
-        let x = self.stream[layer].at();
-        let norm_1 = [of(Part::Norm1Weight), of(Part::Norm1Bias)];
-        Self::norm_again(w, norm_1, (normal, x, moments_1), r)?;
-        self.weight_gradient(w, layer, [Part::QkvWeight, Part::QkvBias], (normal, d_qkv, r), [c, 3 * c], sums)?;
-        linear_back(w, of(Part::QkvWeight), d_qkv, r, [c, 3 * c], d_narrow)?;
-        self.norm_backward(w, norm_1, (d_narrow, x, moments_1), r, (d_stream, d_stored), sums)
-    }
-
-    fn norm_again(w: &Weights, norm: [Which; 2], (out, x, moments): (u64, u64, u64), rows: usize) -> Result<()> {
-        let c = w.config.n_embd;
-        let [weight, bias] = norm.map(|n| at(w.value(n)));
-        each(w, "norm_again", rows * c, &[at(out), at(x), at(moments), weight, bias, int(rows), int(c)])
-    }
-    /// Gradients of a weight (in, out) and its bias, from x (R, in) and d (R, out).
+    /// Adds the gradients of a layer's weight and bias, from x (rows, in) and dout (rows, out).
     fn weight_gradient(
         &mut self,
         w: &Weights,
-        layer: usize,
-        [weight, bias]: [Part; 2],
-        (x, d, rows): (u64, u64, usize),
-        [n_in, n_out]: [usize; 2],
-        sums: &Sums,
+        layer: &Affine<Param>,
+        x: u64,
+        dout: u64,
+        rows: usize,
+        gradients: &GpuGradients,
     ) -> Result<()> {
-        let to = sums.of(w, Which::Block(layer, weight));
-        let (a, b) = (Operand::transposed(x, n_in), Operand::rows(d, n_out));
-        product(w, [n_in, n_out, rows], a, b, (to, true, true))?;
+        let Param { rows: n_in, columns: n_out, .. } = layer.weight;
+        w.product(&Product {
+            size: [n_in, n_out, rows],
+            a: Operand::transposed(x, n_in),
+            b: Operand::rows(dout, n_out),
+            out: gradients.of(layer.weight),
+            store: Store::AddF32,
+        })?;
         let chunks = rows.div_ceil(SUM_ROWS);
         let partial = self.partial.sized(&w.card, chunks * n_out * 4)?;
-        let grid = [n_out.div_ceil(128), chunks];
-        kernel(w, "column_sums", grid, 256, 0, &[at(partial), at(d), int(rows), int(n_out)])?;
-        Self::add_partials(w, sums.of(w, Which::Block(layer, bias)), partial, chunks, [n_out, 0, n_out])
+        w.launch(&ColumnSums { partial, x: dout, rows, width: n_out })?;
+        let out = gradients.of(layer.bias());
+        w.launch(&AddPartials { out, partial, chunks, stride: n_out, offset: 0, width: n_out })
     }
 
-    fn add_partials(w: &Weights, to: u64, partial: u64, chunks: usize, [stride, offset, n]: [usize; 3]) -> Result<()> {
-        let args = [at(to), at(partial), int(chunks), int(stride), int(offset), int(n)];
-        kernel(w, "add_partials", [n.div_ceil(128), 1], 128, 0, &args)
-    }
-
-    /// Gradients of a layer norm's weight and bias, and of what it read, which is added to `d_stream`.
-    fn norm_backward(
-        &mut self,
-        w: &Weights,
-        [weight, bias]: [Which; 2],
-        (d_normal, x, moments): (u64, u64, u64),
-        rows: usize,
-        (d_stream, d_stored): (u64, u64),
-        sums: &Sums,
-    ) -> Result<()> {
-        let c = w.config.n_embd;
-        let chunks = rows.div_ceil(SUM_ROWS);
+    /// Adds the gradients of a layer norm's weight and bias, and that of its input to `dresidual[0]`, from dln (rows, C).
+    fn layer_norm_backward(&mut self, w: &Weights, norm: Norm<'_>, dln: u64, gradients: &GpuGradients) -> Result<()> {
+        let Norm { params, x, mean_rstd, rows } = norm;
+        let (c, chunks) = (w.config.n_embd, rows.div_ceil(SUM_ROWS));
         let partial = self.partial.sized(&w.card, chunks * 2 * c * 4)?;
-        let args = [at(partial), at(d_normal), at(x), at(moments), int(rows), int(c)];
-        kernel(w, "norm_sums", [c.div_ceil(128), chunks], 256, 0, &args)?;
-        Self::add_partials(w, sums.of(w, weight), partial, chunks, [2 * c, 0, c])?;
-        Self::add_partials(w, sums.of(w, bias), partial, chunks, [2 * c, c, c])?;
-        let args =
-            [at(d_stream), at(d_stored), at(d_normal), at(x), at(moments), at(w.value(weight)), int(rows), int(c)];
-        kernel(w, "norm_backward", [rows.div_ceil(4), 1], 128, 0, &args)
+        w.launch(&LayerNormSums { partial, dln, x, mean_rstd, rows, c })?;
+        for (param, offset) in [(params.weight, 0), (params.bias(), c)] {
+            w.launch(&AddPartials { out: gradients.of(param), partial, chunks, stride: 2 * c, offset, width: c })?;
+        }
+        let (dresidual, dresidual_stored) = (self.dresidual[0].at(), self.dresidual_stored.at());
+        let weight = w.value(params.weight);
+        w.launch(&LayerNormBackward { dresidual, dresidual_stored, dln, x, mean_rstd, weight, rows, c })
     }
+}
+
+impl Norm<'_> {
+    /// Computes the output ln (rows, C) again.
+    fn again(&self, w: &Weights, ln: u64) -> Result<()> {
+        let Self { params, x, mean_rstd, rows } = *self;
+        let (weight, bias) = (w.value(params.weight), w.value(params.bias()));
+        w.launch(&LayerNormAgain { ln, x, mean_rstd, weight, bias, rows, c: w.config.n_embd })
+    }
+}
+
+/// The addresses of `starts` and `order`.
+fn addresses(lists: &Lists, groups: Groups) -> [u64; 2] {
+    [lists.address(groups.starts), lists.address(groups.order)]
 }

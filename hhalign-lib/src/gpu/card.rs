@@ -1,44 +1,13 @@
-//! What the passes ask of a card: memory, kernels and matrix products. A CUDA device answers, or its emulation in tests.
+//! What the passes need of a card: memory, kernels and matrix products. A CUDA device implements it, and its emulation in
+//! tests.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::Storage;
+use super::kernels::Launch;
 use crate::error::{Error, Result};
 
-/// An argument of a kernel.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Arg {
-    /// An address on the card; 0 stands for none.
-    At(u64),
-    Int(i32),
-    Long(i64),
-    Float(f32),
-}
-
-impl Arg {
-    /// Where it lies, as a launch wants to know.
-    pub(super) fn pointer(&mut self) -> *mut c_void {
-        match self {
-            Self::At(x) => std::ptr::from_mut(x).cast(),
-            Self::Int(x) => std::ptr::from_mut(x).cast(),
-            Self::Long(x) => std::ptr::from_mut(x).cast(),
-            Self::Float(x) => std::ptr::from_mut(x).cast(),
-        }
-    }
-}
-
-/// A kernel and how many threads run it.
-pub(super) struct Launch<'a> {
-    pub(super) kernel: &'static str,
-    pub(super) grid: [usize; 2],
-    pub(super) block: u32,
-    /// Bytes of dynamic shared memory.
-    pub(super) shared: usize,
-    pub(super) args: &'a [Arg],
-}
-
-/// A matrix in rows of `row` numbers, read as it lies or transposed.
+/// A stored matrix with a row stride of `row` numbers, read as it is or transposed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Operand {
     pub(super) at: u64,
@@ -56,23 +25,32 @@ impl Operand {
     }
 }
 
-/// `out (+)= a b` with a (m, k), b (k, n); operands are stored as the card's numbers, sums are in f32.
+/// The matrix product `out (+)= a b` with a (m, k), b (k, n) and out (m, n); operands are stored, sums are in f32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Product {
+    /// m, n, k.
     pub(super) size: [usize; 3],
     pub(super) a: Operand,
     pub(super) b: Operand,
     pub(super) out: u64,
-    pub(super) out_row: usize,
-    /// Whether `out` is f32; stored as the operands otherwise.
-    pub(super) wide: bool,
-    /// Whether `out` is added to.
-    pub(super) add: bool,
+    pub(super) store: Store,
 }
 
-/// How products and kernels treat numbers.
+/// How a product writes its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub(super) enum Store {
+    /// Overwrites numbers that are stored as the operands are.
+    Stored,
+    /// Overwrites f32 numbers.
+    F32,
+    /// Adds to f32 numbers.
+    AddF32,
+}
+
+/// The dtypes of kernels and products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dtypes {
+    /// Of activations and of the weights that products read.
     pub(super) storage: Storage,
     /// Whether products of f32 numbers may round operands to TF32.
     pub(super) tf32: bool,
@@ -81,7 +59,7 @@ pub(super) struct Numbers {
 /// A device. Work is queued in order; reading waits for it.
 pub(super) trait Card: Send + Sync {
     fn name(&self) -> String;
-    /// Bytes free and in all.
+    /// Free and total bytes.
     fn memory(&self) -> Result<(usize, usize)>;
     /// The memory is not cleared.
     fn allocate(&self, bytes: usize) -> Result<u64>;
@@ -89,12 +67,18 @@ pub(super) trait Card: Send + Sync {
     fn write(&self, at: u64, bytes: &[u8]) -> Result<()>;
     fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()>;
     fn clear(&self, at: u64, bytes: usize) -> Result<()>;
-    fn launch(&self, storage: Storage, launch: &Launch<'_>) -> Result<()>;
-    fn product(&self, numbers: Numbers, product: &Product) -> Result<()>;
+    /// The grid is not empty.
+    fn launch(&self, storage: Storage, launch: Launch) -> Result<()>;
+    /// No size is 0.
+    fn product(&self, dtypes: Dtypes, product: &Product) -> Result<()>;
     fn supports(&self, storage: Storage) -> Result<()>;
+    /// Operations asked of it so far, where they are counted: the emulation counts.
+    fn calls(&self) -> usize {
+        0
+    }
 }
 
-/// Memory on a card, given back when dropped.
+/// Memory on a card, freed when dropped.
 pub(super) struct Buffer {
     card: Arc<dyn Card>,
     at: u64,
@@ -125,27 +109,27 @@ impl Drop for Buffer {
     }
 }
 
-/// Memory that grows to the largest size asked of it and is kept from pass to pass.
+/// A buffer that grows to the largest size requested and is kept from pass to pass.
 #[derive(Default)]
-pub(super) struct Room(Option<Buffer>);
+pub(super) struct GrowBuf(Option<Buffer>);
 
-impl Room {
-    /// Room for so many bytes; what lay there may be lost.
+impl GrowBuf {
+    /// The address of at least `bytes` bytes; the contents may be lost.
     pub(super) fn sized(&mut self, card: &Arc<dyn Card>, bytes: usize) -> Result<u64> {
         if self.0.as_ref().is_none_or(|b| b.bytes < bytes) {
-            // Given back first: both at once might not fit.
+            // Freed first: both at once might not fit.
             self.0 = None;
             self.0 = Some(Buffer::new(card, bytes)?);
         }
         Ok(self.at())
     }
 
-    /// Where it lies; 0 before it was first sized.
+    /// Its address; 0 before it was first sized.
     pub(super) fn at(&self) -> u64 {
         self.0.as_ref().map_or(0, Buffer::at)
     }
 
-    /// Puts numbers there.
+    /// Copies values to the card; returns their address.
     pub(super) fn upload<T: bytemuck::NoUninit>(&mut self, card: &Arc<dyn Card>, values: &[T]) -> Result<u64> {
         let at = self.sized(card, size_of_val(values))?;
         card.write(at, bytemuck::cast_slice(values))?;
@@ -153,7 +137,7 @@ impl Room {
     }
 }
 
-/// Reads numbers back.
+/// Reads values back.
 pub(super) fn download<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
     card: &dyn Card,
     at: u64,
@@ -164,7 +148,7 @@ pub(super) fn download<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
     Ok(values)
 }
 
-/// The error of memory that is not there, with what to do.
+/// The error of a full memory.
 pub(super) fn out_of_memory(bytes: usize, (free, all): (usize, usize)) -> Error {
     let mb = |bytes: usize| bytes >> 20;
     Error::new(

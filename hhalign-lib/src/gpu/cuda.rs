@@ -10,8 +10,9 @@ use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{result as driver, sys};
 use cudarc::{cublas, nvrtc};
 
-use super::card::{Arg, Card, Launch, Numbers, Product, out_of_memory};
-use super::{Storage, kernels};
+use super::Storage;
+use super::card::{Card, Dtypes, Product, Store, out_of_memory};
+use super::kernels::{self, Argument, Launch};
 use crate::error::{Error, Result};
 
 /// One device. Everything is queued on one stream.
@@ -52,7 +53,7 @@ fn failed(what: &str, error: impl std::fmt::Debug) -> Error {
     Error::new(
         format!("the GPU failed: {what}"),
         format!("{error:?}"),
-        "start the kernel anew; if it comes again, set HHALIGN_DEVICE=cpu",
+        "start the kernel again; if the error returns, set HHALIGN_DEVICE=cpu",
     )
 }
 
@@ -167,7 +168,7 @@ pub(super) fn compile(storage: Storage, capability: (i32, i32)) -> Result<Vec<u8
     let exact = newest == wanted;
     let options = [
         format!("--gpu-architecture={}_{newest}", if exact { "sm" } else { "compute" }),
-        format!("-DSTORAGE={}", storage.number()),
+        format!("-DSTORAGE={}", storage.id()),
         "--std=c++17".to_string(),
     ];
     let text = CString::new(kernels::source(storage)).expect("the kernels hold no zero");
@@ -273,7 +274,7 @@ impl Card for Cuda {
         unsafe { driver::memset_d8_async(at, 0, bytes, self.stream) }.map_err(|e| failed("clearing", e))
     }
 
-    fn launch(&self, storage: Storage, launch: &Launch<'_>) -> Result<()> {
+    fn launch(&self, storage: Storage, launch: Launch) -> Result<()> {
         self.enter()?;
         let function = self.function(storage, launch.kernel)?;
         // Up to 48 KB may be taken without asking, a kernel's fixed arrays among them.
@@ -286,8 +287,8 @@ impl Card for Cuda {
                 },
             )?;
         }
-        let mut args = launch.args.to_vec();
-        let mut pointers: Vec<*mut c_void> = args.iter_mut().map(Arg::pointer).collect();
+        let mut args = launch.args;
+        let mut pointers: Vec<*mut c_void> = args.iter_mut().map(Argument::pointer).collect();
         let [x, y] = launch.grid.map(|n| n as u32);
         let block = (launch.block, 1, 1);
         unsafe { driver::launch_kernel(function, (x, y, 1), block, launch.shared as u32, self.stream, &mut pointers) }
@@ -295,24 +296,24 @@ impl Card for Cuda {
     }
 
     /// cuBLAS reads columns: a product of rows is that of the transposes in the other order.
-    fn product(&self, numbers: Numbers, product: &Product) -> Result<()> {
+    fn product(&self, dtypes: Dtypes, product: &Product) -> Result<()> {
         self.enter()?;
         use cublas::sys::{
             cublasComputeType_t as Compute, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t as Kind,
         };
         let blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = match numbers.storage {
+        let kind = match dtypes.storage {
             Storage::F32 => Kind::CUDA_R_32F,
             Storage::Bf16 => Kind::CUDA_R_16BF,
             Storage::F16 => Kind::CUDA_R_16F,
         };
-        let compute = match (numbers.storage, numbers.tf32) {
+        let compute = match (dtypes.storage, dtypes.tf32) {
             (Storage::F32, true) => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => Compute::CUBLAS_COMPUTE_32F,
         };
         let turned = |t: bool| if t { cublasOperation_t::CUBLAS_OP_T } else { cublasOperation_t::CUBLAS_OP_N };
         let [m, n, k] = product.size.map(|s| s as i32);
-        let (one, beta) = (1.0f32, if product.add { 1.0f32 } else { 0.0 });
+        let (one, beta) = (1.0f32, if product.store == Store::AddF32 { 1.0f32 } else { 0.0 });
         unsafe {
             blas::gemm_ex(
                 blas.handle,
@@ -330,8 +331,8 @@ impl Card for Cuda {
                 product.a.row as i32,
                 std::ptr::from_ref(&beta).cast(),
                 product.out as *mut c_void,
-                if product.wide { Kind::CUDA_R_32F } else { kind },
-                product.out_row as i32,
+                if product.store == Store::Stored { kind } else { Kind::CUDA_R_32F },
+                n,
                 compute,
                 cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )

@@ -1,5 +1,5 @@
-//! A card in name only: the kernels compiled by the machine's C++ compiler and run thread by thread. It is slow; it is there
-//! so that every kernel and every pass can be tested where no GPU is.
+//! An emulated card: the kernels compiled by the machine's C++ compiler and run thread by thread. It is slow; its purpose is to
+//! test every kernel and every pass on machines without a GPU.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -12,40 +12,46 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
 
-use super::card::{Arg, Card, Launch, Numbers, Operand, Product, out_of_memory};
-use super::{Storage, kernels};
+use super::Storage;
+use super::card::{Card, Dtypes, Operand, Product, Store, out_of_memory};
+use super::kernels::{self, Argument, Launch};
 use crate::error::{Error, Result};
 use crate::rng::sha256_hex;
 
-/// Memory of the machine in place of a card's.
+/// The machine's memory in place of a card's.
 pub(super) struct Emulated {
     allocated: Mutex<HashMap<u64, usize>>,
     libraries: Mutex<HashMap<Storage, Library>>,
-    /// Bytes that this card pretends to have.
+    /// Bytes of memory that this card claims to have.
     memory: usize,
+    /// Operations that were asked for.
+    calls: AtomicUsize,
 }
 
 const ALIGNMENT: usize = 256;
 
 impl Emulated {
     pub(super) fn new(memory: usize) -> Self {
-        Self { allocated: Mutex::default(), libraries: Mutex::default(), memory }
+        Self { allocated: Mutex::default(), libraries: Mutex::default(), memory, calls: AtomicUsize::new(0) }
     }
 
     fn used(&self) -> usize {
         self.allocated.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
     }
 
-    /// Whether these bytes were allocated in one piece.
+    /// Panics unless these bytes were allocated in one piece.
     fn check(&self, at: u64, bytes: usize) {
+        assert!(self.holds(at, bytes), "{bytes} bytes at {at:#x} were never allocated");
+    }
+
+    fn holds(&self, at: u64, bytes: usize) -> bool {
         let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = allocated.iter().any(|(begin, size)| *begin <= at && at + bytes as u64 <= begin + *size as u64);
-        assert!(held, "{bytes} bytes at {at:#x} were never allocated");
+        allocated.iter().any(|(begin, size)| *begin <= at && at + bytes as u64 <= begin + *size as u64)
     }
 
     fn build(storage: Storage) -> Result<Library> {
         let source = kernels::emulated_source(storage);
-        let name = format!("hhalign-card-{}-{}", sha256_hex([source.as_bytes()], 16), storage.number());
+        let name = format!("hhalign-card-{}-{}", sha256_hex([source.as_bytes()], 16), storage.id());
         let folder = std::env::temp_dir();
         let library = folder.join(format!("lib{name}.so"));
         if !library.exists() {
@@ -59,7 +65,7 @@ impl Emulated {
             let built = Command::new(&compiler)
                 .args(flags)
                 .arg(&made)
-                .arg(format!("-DSTORAGE={}", storage.number()))
+                .arg(format!("-DSTORAGE={}", storage.id()))
                 .arg(&text)
                 .output();
             let _ = fs::remove_file(&text);
@@ -79,7 +85,7 @@ impl Emulated {
     }
 
     #[allow(unsafe_code)]
-    fn numbers(&self, storage: Storage, at: u64, n: usize) -> Vec<f32> {
+    fn values(&self, storage: Storage, at: u64, n: usize) -> Vec<f32> {
         let bytes = n * storage.bytes();
         self.check(at, bytes);
         // SAFETY: the range was allocated, as just checked.
@@ -87,7 +93,7 @@ impl Emulated {
     }
 }
 
-/// Element (i, j) of an operand whose logical size is (rows, columns), from its numbers as they lie.
+/// Element (i, j) of an operand, from its numbers as they are stored.
 fn read(operand: &Operand, data: &[f32], i: usize, j: usize) -> f32 {
     if operand.transposed { data[j * operand.row + i] } else { data[i * operand.row + j] }
 }
@@ -109,13 +115,14 @@ impl Card for Emulated {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let (free, all) = self.memory()?;
         if bytes > free {
             return Err(out_of_memory(bytes, (free, all)));
         }
         let layout = Layout::from_size_align(bytes, ALIGNMENT).expect("a size that fits");
         let at = unsafe { alloc(layout) } as u64;
-        // Memory of a card holds anything: here it holds what is no number.
+        // Uninitialised memory of a card holds anything; here it holds NaN.
         unsafe { std::ptr::write_bytes(at as *mut u8, 0xff, bytes) };
         self.allocated.lock().unwrap_or_else(PoisonError::into_inner).insert(at, bytes);
         Ok(at)
@@ -128,12 +135,14 @@ impl Card for Emulated {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.check(at, bytes.len());
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
         Ok(())
     }
 
     fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.check(at, bytes.len());
         unsafe { std::ptr::copy_nonoverlapping(at as *const u8, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
@@ -145,15 +154,21 @@ impl Card for Emulated {
         Ok(())
     }
 
-    fn launch(&self, storage: Storage, launch: &Launch<'_>) -> Result<()> {
+    fn launch(&self, storage: Storage, launch: Launch) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         type Start = unsafe extern "C" fn(*mut *mut c_void, u32, u32, u32, u32);
         let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
         let library = match libraries.entry(storage) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(place) => place.insert(Self::build(storage)?),
         };
-        let mut args = launch.args.to_vec();
-        let mut pointers: Vec<*mut c_void> = args.iter_mut().map(Arg::pointer).collect();
+        for arg in &launch.args {
+            if let Some(address) = arg.address() {
+                assert!(self.holds(address, 0), "{} of {} was never allocated", arg.name(), launch.kernel);
+            }
+        }
+        let mut args = launch.args;
+        let mut pointers: Vec<*mut c_void> = args.iter_mut().map(Argument::pointer).collect();
         let [x, y] = launch.grid.map(|n| n as u32);
         unsafe {
             let start: libloading::Symbol<'_, Start> = library
@@ -164,17 +179,15 @@ impl Card for Emulated {
         Ok(())
     }
 
-    fn product(&self, numbers: Numbers, product: &Product) -> Result<()> {
+    fn product(&self, dtypes: Dtypes, product: &Product) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let [m, n, k] = product.size;
-        let a = self.numbers(numbers.storage, product.a.at, extent(&product.a, m, k));
-        let b = self.numbers(numbers.storage, product.b.at, extent(&product.b, k, n));
-        let kind = if product.wide { Storage::F32 } else { numbers.storage };
+        let a = self.values(dtypes.storage, product.a.at, extent(&product.a, m, k));
+        let b = self.values(dtypes.storage, product.b.at, extent(&product.b, k, n));
+        let kind = if product.store == Store::Stored { dtypes.storage } else { Storage::F32 };
         let mut sums = vec![0f32; m * n];
-        if product.add {
-            let before = self.numbers(kind, product.out, (m - 1) * product.out_row + n);
-            sums.chunks_exact_mut(n)
-                .enumerate()
-                .for_each(|(i, row)| row.copy_from_slice(&before[i * product.out_row..][..n]));
+        if product.store == Store::AddF32 {
+            sums = self.values(kind, product.out, m * n);
         }
         let a = (0..m).flat_map(|i| (0..k).map(move |l| (i, l))).map(|(i, l)| read(&product.a, &a, i, l));
         let a: Vec<f32> = a.collect();
@@ -184,10 +197,12 @@ impl Card for Emulated {
                 row.iter_mut().zip(&b).for_each(|(sum, b)| *sum += a[l] * b);
             }
         }
-        for (i, row) in sums.chunks_exact(n).enumerate() {
-            self.write(product.out + (i * product.out_row * kind.bytes()) as u64, &kind.encode(row))?;
-        }
+        self.write(product.out, &kind.encode(&sums))?;
         Ok(())
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     fn supports(&self, _: Storage) -> Result<()> {

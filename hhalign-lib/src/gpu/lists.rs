@@ -1,26 +1,39 @@
-//! The whole numbers that kernels read: ids, rows, blocks of queries and keys. One pack becomes one copy to the card.
+//! The integers that kernels read: ids, rows, blocks of queries and keys. One pack becomes one copy to the card.
 
-use super::attention::{Blocks, TILE};
+use std::sync::Arc;
+
+use super::card::{Card, GrowBuf};
+use super::kernels::attention::TILE;
+use crate::error::Result;
 use crate::fused::Packed;
 
-/// Where a list lies in the copy, and how long it is.
+/// Where a list begins in the copy, and its length.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct List {
     pub(super) offset: usize,
     pub(super) len: usize,
 }
 
-/// Which rows of one list belong to each row of another: `starts` has one number more than there are rows.
+/// Which rows of one list belong to each row of another: those in `order` from starts[row] to starts[row + 1].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Groups {
     pub(super) starts: List,
     pub(super) order: List,
 }
 
-/// A pack as lists.
+/// The rows of each distinct id or position.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Keyed {
+    pub(super) keys: List,
+    pub(super) groups: Groups,
+}
+
+/// A pack as lists. R rows, N targets, E ends of replies.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    pub(super) numbers: Vec<i32>,
+    values: Vec<i32>,
+    /// The address of the copy on the card.
+    copy: u64,
     pub(super) n_rows: usize,
     pub(super) ids: List,
     pub(super) positions: List,
@@ -30,21 +43,20 @@ pub(super) struct Lists {
     pub(super) query_blocks: List,
     /// Three numbers each.
     pub(super) key_blocks: List,
-    /// Rows that go on behind the last attention; none where all do.
+    /// Rows that continue after the last attention; empty if all do.
     pub(super) needed: List,
-    /// Of the needed rows, those that predict a target, then those at the ends of whole replies.
+    /// Of the needed rows, those that predict a target, then those at the ends of whole replies, (N + E).
     pub(super) picked: List,
     pub(super) targets: List,
-    /// Needed rows of every row, picked ones of every needed row: the way back.
+    /// For the backward pass: the needed rows of each row, and the picked rows of each needed row.
     pub(super) of_rows: Groups,
     pub(super) of_needed: Groups,
-    /// Rows of every distinct id and position, with those.
-    pub(super) by_id: (List, Groups),
-    pub(super) by_position: (List, Groups),
+    pub(super) by_id: Keyed,
+    pub(super) by_position: Keyed,
 }
 
 impl Lists {
-    /// Of a pack; with `backward`, what the way back needs as well.
+    /// The lists of a pack; with `backward`, those of the backward pass as well.
     pub(super) fn of(packed: &Packed, backward: bool) -> Self {
         let mut lists = Self { n_rows: packed.n_rows(), ..Self::default() };
         lists.ids = lists.add(packed.ids.iter().map(|&id| id as i32));
@@ -75,55 +87,71 @@ impl Lists {
         lists
     }
 
-    /// Notes the sequence of each row of a pack of whole prompts.
+    /// Adds the sequence of each row of a pack of whole prompts.
     pub(super) fn with_sequences(mut self, sequences: impl Iterator<Item = usize>) -> Self {
         self.sequences = self.add(sequences.map(|s| s as i32));
         self
     }
 
-    /// Rows that go on behind the last attention.
+    /// Rows that continue after the last attention.
     pub(super) fn n_needed(&self) -> usize {
         if self.needed.len == 0 { self.n_rows } else { self.needed.len }
     }
 
-    /// Blocks of queries, for lists that lie at this address.
-    pub(super) fn queries(&self, numbers: u64) -> Blocks {
-        Blocks { at: numbers + 4 * self.query_blocks.offset as u64, n: self.query_blocks.len / 5 }
+    /// Whether only some rows continue after the last attention.
+    pub(super) fn gathers(&self) -> bool {
+        self.needed.len > 0
     }
 
-    /// Blocks of keys, likewise.
-    pub(super) fn keys(&self, numbers: u64) -> Blocks {
-        Blocks { at: numbers + 4 * self.key_blocks.offset as u64, n: self.key_blocks.len / 3 }
+    /// Blocks of queries.
+    pub(super) fn n_query_blocks(&self) -> usize {
+        self.query_blocks.len / 5
+    }
+
+    /// Blocks of keys.
+    pub(super) fn n_key_blocks(&self) -> usize {
+        self.key_blocks.len / 3
+    }
+
+    /// Copies the lists to the card.
+    pub(super) fn upload(&mut self, card: &Arc<dyn Card>, buffer: &mut GrowBuf) -> Result<()> {
+        self.copy = buffer.upload(card, &self.values)?;
+        Ok(())
+    }
+
+    /// The address of a list on the card.
+    pub(super) fn address(&self, list: List) -> u64 {
+        self.copy + 4 * list.offset as u64
     }
 
     fn add(&mut self, values: impl Iterator<Item = i32>) -> List {
-        let offset = self.numbers.len();
-        self.numbers.extend(values);
-        List { offset, len: self.numbers.len() - offset }
+        let offset = self.values.len();
+        self.values.extend(values);
+        List { offset, len: self.values.len() - offset }
     }
 
-    /// For each of `n` rows, the places at which `rows` names it.
+    /// For each of `n` rows, the positions at which `rows` names it.
     fn groups(&mut self, n: usize, rows: impl Iterator<Item = usize> + Clone) -> Groups {
         let mut starts = vec![0i32; n + 1];
         rows.clone().for_each(|row| starts[row + 1] += 1);
         (0..n).for_each(|row| starts[row + 1] += starts[row]);
         let mut next = starts.clone();
         let mut order = vec![0i32; starts[n] as usize];
-        for (place, row) in rows.enumerate() {
-            order[next[row] as usize] = place as i32;
+        for (position, row) in rows.enumerate() {
+            order[next[row] as usize] = position as i32;
             next[row] += 1;
         }
         Groups { starts: self.add(starts.into_iter()), order: self.add(order.into_iter()) }
     }
 
-    /// The distinct values, and at which places each stands.
-    fn distinct(&mut self, values: &[u32]) -> (List, Groups) {
+    /// The distinct values, and the positions of each.
+    fn distinct(&mut self, values: &[u32]) -> Keyed {
         let mut order: Vec<usize> = (0..values.len()).collect();
-        order.sort_by_key(|&place| values[place]);
+        order.sort_by_key(|&position| values[position]);
         let (mut keys, mut starts) = (vec![], vec![]);
-        for (i, &place) in order.iter().enumerate() {
-            if keys.last() != Some(&(values[place] as i32)) {
-                keys.push(values[place] as i32);
+        for (i, &position) in order.iter().enumerate() {
+            if keys.last() != Some(&(values[position] as i32)) {
+                keys.push(values[position] as i32);
                 starts.push(i as i32);
             }
         }
@@ -131,11 +159,12 @@ impl Lists {
         let keys = self.add(keys.into_iter());
         let groups =
             Groups { starts: self.add(starts.into_iter()), order: self.add(order.into_iter().map(|p| p as i32)) };
-        (keys, groups)
+        Keyed { keys, groups }
     }
 }
 
-/// First and last row of some queries, first row of their span, first row and length of the prefix they see.
+/// For each block of queries: its first row and end row, the first row of its span, the first row and the length of the prefix
+/// that it sees.
 fn query_blocks(packed: &Packed) -> Vec<[i32; 5]> {
     let blocks = packed.spans.iter().flat_map(|span| {
         let (rows, prefix) = (span.rows.clone(), span.prefix.clone());
@@ -145,16 +174,16 @@ fn query_blocks(packed: &Packed) -> Vec<[i32; 5]> {
         })
     });
     let mut blocks: Vec<_> = blocks.collect();
-    // The longest first, so that no block is left over at the end.
+    // The longest first, so that no long block runs alone at the end.
     blocks.sort_by_key(|[_, end, own, _, shown]| -(end - own + shown));
     blocks
 }
 
-/// First and last row of some keys, and the last row of a query that may see them.
+/// For each block of keys: its first row and end row, and the end row of the queries that may see it.
 fn key_blocks(packed: &Packed) -> Vec<[i32; 3]> {
     let mut blocks = vec![];
     for span in &packed.spans {
-        // Replies that see this span stand right behind it.
+        // Replies that see this span come right after it.
         let followers = packed.spans.iter().filter(|other| !other.prefix.is_empty() && other.prefix == span.rows);
         let until = followers.map(|other| other.rows.end).max().unwrap_or(span.rows.end);
         let of = |begin: usize| [begin, (begin + TILE).min(span.rows.end), until].map(|x| x as i32);

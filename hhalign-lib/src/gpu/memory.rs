@@ -1,4 +1,4 @@
-//! What a training run will need of a GPU's memory, before it begins.
+//! The GPU memory that a training run needs, computed before it begins.
 
 use super::Storage;
 use super::pass::LOGITS;
@@ -7,10 +7,10 @@ use crate::error::Result;
 use crate::model::GptConfig;
 use crate::table::{Column, Table};
 
-/// Plans memory. Sizes are those that the passes ask for, so a plan is no guess: `tests/gpu.rs` holds it to what is taken.
+/// Plans memory. Sizes are those that the passes request; `tests/gpu.rs` compares a plan with the memory in use.
 pub struct Memory;
 
-/// Bytes that a training run takes on a GPU at most.
+/// The most bytes that a training run takes on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Weights in f32, and the copy that products read.
@@ -19,11 +19,11 @@ pub struct MemoryPlan {
     pub gradients: usize,
     /// Both moments of AdamW in f32.
     pub moments: usize,
-    /// What a pass keeps for the way back, and its scratch.
+    /// What a pass keeps for its backward pass, and its scratch.
     pub activations: usize,
     /// Logits of some rows at a time, and their gradient.
     pub logits: usize,
-    /// cuBLAS and the driver's own context: about so much on the cards that were looked at.
+    /// cuBLAS and the driver's own context: an estimate from the cards that were measured.
     pub context: usize,
 }
 
@@ -42,11 +42,12 @@ impl Memory {
     pub fn plan(config: &GptConfig, rows: usize, targets: usize, storage: Storage, checkpoint: bool) -> MemoryPlan {
         let (layout, s) = (Layout::of(config), storage.bytes());
         let (r, n, c, h, n_layer) = (rows, targets, config.n_embd, config.n_head, config.n_layer);
+        // BlockActivations: two mean_rstd, qkv, atty, lse, residual2, fch.
         let kept = r * (8 + 8) + r * 3 * c * s + r * c * s + r * h * 4 + r * c * 4 + r * 4 * c * s;
-        let streams = (n_layer + 1) * r * c * 4;
+        let residuals = (n_layer + 1) * r * c * 4;
         let blocks = if checkpoint { 1 } else { n_layer };
-        // normal, narrow, wide; needed_x, needed_y; picked, hidden, moments_f; d_hidden; two of d_stream, d_stored; d_narrow,
-        // d_wide, delta; the rows of partial sums.
+        // ln, proj; fch_gelu; needed_residual, needed_atty; picked, lnf, lnf_mean_rstd; dlnf; two of dresidual and
+        // dresidual_stored; dln, dfch; delta; partial sums.
         let rows_wide = r.max(n);
         let scratch = r * 2 * c * s
             + r * 4 * c * s
@@ -63,7 +64,7 @@ impl Memory {
             weights: layout.len * (4 + if storage == Storage::F32 { 0 } else { 2 }),
             gradients: layout.len * 4,
             moments: layout.len * 8,
-            activations: streams + blocks * kept + scratch + small,
+            activations: residuals + blocks * kept + scratch + small,
             logits: chunk * layout.vocab * (4 + s),
             context: 500 << 20,
         }
@@ -71,12 +72,12 @@ impl Memory {
 }
 
 impl MemoryPlan {
-    /// All of it, in bytes.
+    /// The sum, in bytes.
     pub fn total(&self) -> usize {
         self.weights + self.gradients + self.moments + self.activations + self.logits + self.context
     }
 
-    /// Part by part, as a table.
+    /// The parts as a table.
     ///
     /// # Errors
     /// A failure of the table library.
@@ -95,7 +96,7 @@ impl MemoryPlan {
         Table::new("Memory of a GPU that a run will take", vec![Column::text("part", names), Column::int("MB", sizes)])
     }
 
-    /// All of it, in MB.
+    /// The sum, in MB.
     pub fn megabytes(&self) -> usize {
         self.total() >> 20
     }

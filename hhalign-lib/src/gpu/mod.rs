@@ -1,20 +1,23 @@
-//! The same model on a GPU: kernels of our own, products by cuBLAS, and the passes of [`crate::fused`] once more.
+//! The model on a GPU: kernels of our own, products by cuBLAS, and passes that mirror those of [`crate::fused`].
 //!
-//! Nothing of CUDA is needed to build this: driver, cuBLAS and NVRTC are opened when a GPU is first asked for, and the
-//! kernels (`kernels/*.cu`) are compiled for the very card that is found. Where there is none, [`crate::device::Device::Auto`] is the CPU.
+//! Building this needs nothing of CUDA: driver, cuBLAS and NVRTC are opened when a GPU is first requested, and the kernels
+//! (`kernels/*.cu`) are compiled for the card that is found. Without a card, [`crate::device::Device::Auto`] is the CPU.
 //!
-//! Weights, sums, moments and the residual stream are f32; what goes through products is stored as f32, bf16 or f16.
-//! Log-probabilities come back to the processor, where the loss is the function of the lesson, as on the fast path.
-//! `tests/gpu.rs` holds every pass to [`crate::fused`], on an emulated card where no GPU is.
+//! Weights, sums, moments and the residual stream are f32; operands of products are stored as f32, bf16 or f16.
+//! Log-probabilities are copied to the processor, where the loss is the function of the lesson, as on the CPU.
+//! `tests/gpu.rs` compares every pass with the composed model and with [`crate::fused`], on an emulated card without a GPU.
+//!
+//! To read it: `pass.rs` and `backward.rs` beside the files of the same names in `fused/`; a kernel's launcher beside its
+//! `.cu` file in `kernels/`.
 
 mod attention;
 mod backward;
-mod calls;
 mod card;
 mod cuda;
 mod decode;
 mod emulated;
 mod kernels;
+mod linear;
 mod lists;
 mod memory;
 mod pass;
@@ -24,16 +27,17 @@ mod weights;
 
 use std::sync::{Arc, OnceLock};
 
-use self::card::{Card, Numbers};
+use self::card::{Card, Dtypes};
 pub use self::decode::GpuDecoder;
 pub use self::memory::{Memory, MemoryPlan};
-pub use self::score::{GpuGradients, GpuPass};
+pub use self::pass::GpuGradients;
+pub use self::score::GpuPass;
 pub(crate) use self::train::Trainer;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::fused::{Compute, Precision};
 
-/// How a card stores what goes through products.
+/// The dtype of activations and of the weights that products read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Storage {
     /// 32 bits: exact, for comparisons.
@@ -45,7 +49,8 @@ pub enum Storage {
 }
 
 impl Storage {
-    fn number(self) -> usize {
+    /// Its number in the kernels' text.
+    fn id(self) -> usize {
         self as usize
     }
 
@@ -53,12 +58,12 @@ impl Storage {
         if self == Self::F32 { 4 } else { 2 }
     }
 
-    /// Numbers as they are stored.
-    fn encode(self, numbers: &[f32]) -> Vec<u8> {
+    /// f32 numbers as they are stored.
+    fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
-            Self::F32 => bytemuck::cast_slice(numbers).to_vec(),
-            Self::Bf16 => numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
-            Self::F16 => numbers.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
+            Self::F32 => bytemuck::cast_slice(values).to_vec(),
+            Self::Bf16 => values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
         }
     }
 
@@ -73,10 +78,10 @@ impl Storage {
 }
 
 impl Device {
-    /// The GPU that is meant, if one is.
+    /// The selected GPU, if it is one.
     ///
     /// # Errors
-    /// A GPU was asked for by its number, here or in `HHALIGN_DEVICE`, and cannot be used.
+    /// A GPU was selected by its number, here or in `HHALIGN_DEVICE`, and cannot be used.
     pub fn gpu(self) -> Result<Option<Gpu>> {
         match self {
             Self::Cpu => Ok(None),
@@ -89,7 +94,7 @@ impl Device {
         }
     }
 
-    /// One line on what was found, for the head of a notebook: a GPU's name and memory, or why the CPU is used.
+    /// One line for the top of a notebook: the GPU's name and memory, or why the CPU is used.
     pub fn describe(self) -> String {
         match self.gpu() {
             Ok(Some(gpu)) => match gpu.memory_mb() {
@@ -108,7 +113,7 @@ impl Device {
 }
 
 impl Compute {
-    /// The GPU that this means, if one is; the composed model stays on the CPU.
+    /// The selected GPU, if it is one; the composed model runs on the CPU.
     ///
     /// # Errors
     /// As [`Device::gpu`].
@@ -123,11 +128,11 @@ impl Compute {
     /// The hardware cannot do what the precision asks for.
     pub fn name(&self) -> Result<&'static str> {
         if let Some(gpu) = self.gpu()? {
-            return Ok(match gpu.numbers(self.precision, self.tf32)? {
-                Numbers { storage: Storage::F32, tf32: false } => "cuda-f32",
-                Numbers { storage: Storage::F32, tf32: true } => "cuda-tf32",
-                Numbers { storage: Storage::Bf16, .. } => "cuda-bf16",
-                Numbers { storage: Storage::F16, .. } => "cuda-f16",
+            return Ok(match gpu.dtypes(self.precision, self.tf32)? {
+                Dtypes { storage: Storage::F32, tf32: false } => "cuda-f32",
+                Dtypes { storage: Storage::F32, tf32: true } => "cuda-tf32",
+                Dtypes { storage: Storage::Bf16, .. } => "cuda-bf16",
+                Dtypes { storage: Storage::F16, .. } => "cuda-f16",
             });
         }
         Ok(match (self.composed, self.precision.is_bf16()?) {
@@ -145,7 +150,7 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens the GPU of a number; all of this process share it.
+    /// Opens the GPU of a number; the whole process shares it.
     ///
     /// # Errors
     /// The driver, cuBLAS or NVRTC is missing, which the message names, or there is no such GPU.
@@ -159,13 +164,13 @@ impl Gpu {
         FIRST.get_or_init(|| Self::open(0).ok()).clone()
     }
 
-    /// No GPU at all: the kernels compiled for the processor and run thread by thread, with so much memory. Exact and
+    /// An emulated GPU with a given amount of memory: the kernels compiled for the processor and run thread by thread. Exact and
     /// slow; for tests. Needs a C++ compiler.
     pub fn emulated(megabytes: usize) -> Self {
         Self { card: Arc::new(emulated::Emulated::new(megabytes << 20)) }
     }
 
-    /// What `HHALIGN_DEVICE=emulated` means: one emulated GPU for all.
+    /// The GPU of `HHALIGN_DEVICE=emulated`: one for the whole process.
     fn shared_emulation() -> Self {
         static SHARED: OnceLock<Gpu> = OnceLock::new();
         SHARED.get_or_init(|| Self::emulated(2048)).clone()
@@ -176,7 +181,12 @@ impl Gpu {
         self.card.name()
     }
 
-    /// Memory free and in all, in MB.
+    /// Allocations, copies, kernels and products that an emulated GPU was asked for so far; 0 for a real one. For tests.
+    pub fn calls(&self) -> usize {
+        self.card.calls()
+    }
+
+    /// Free and total memory, in MB.
     ///
     /// # Errors
     /// The driver fails.
@@ -184,7 +194,7 @@ impl Gpu {
         self.card.memory().map(|(free, all)| (free >> 20, all >> 20))
     }
 
-    /// Bytes taken at present, by everybody.
+    /// Bytes in use, by all processes.
     ///
     /// # Errors
     /// The driver fails.
@@ -192,8 +202,8 @@ impl Gpu {
         self.card.memory().map(|(free, all)| all - free)
     }
 
-    /// How a precision is meant on this card.
-    fn numbers(&self, precision: Precision, tf32: bool) -> Result<Numbers> {
+    /// The dtypes that a precision selects on this card.
+    fn dtypes(&self, precision: Precision, tf32: bool) -> Result<Dtypes> {
         let storage = match precision {
             Precision::F32 => Storage::F32,
             Precision::Bf16 => Storage::Bf16,
@@ -204,11 +214,11 @@ impl Gpu {
                 .unwrap_or(Storage::F32),
         };
         self.card.supports(storage)?;
-        Ok(Numbers { storage, tf32 })
+        Ok(Dtypes { storage, tf32 })
     }
 }
 
-/// Compiles all kernels for a GPU architecture without a GPU and gives their size in bytes: NVRTC alone is needed.
+/// Compiles all kernels for a GPU architecture and returns their size in bytes; needs NVRTC but no GPU.
 ///
 /// # Errors
 /// NVRTC is missing or refuses the kernels.

@@ -1,337 +1,446 @@
-//! One pass through the model and back on a GPU: [`crate::fused::Workspace`] once more, operation by operation.
+//! The forward pass on a GPU. It mirrors `fused/pass.rs`: the same functions in the same order, the same names for the same
+//! activations. It differs in three places, each with a comment there:
 //!
-//! Biases are added where the next kernel reads a product's result, and the residual sum together with the layer norm that
-//! follows it, so that the activations travel through the card's memory as seldom as possible.
+//! - A bias is added by the kernel that reads the product next, and a residual sum together with the layer norm after it, so
+//!   that activations go through the card's memory fewer times. A block therefore ends with a sum that is [`Pending`].
+//! - Rows attend to a cache as well, for decoding ([`Attend`]).
+//! - Addresses take the place of slices, and lists of integers that of the pack.
 
 use super::attention::Attention;
-use super::calls::{at, each, int, kernel, linear, product};
-use super::card::{Arg, Buffer, Operand, Room, download};
+use super::card::{Buffer, GrowBuf, Operand, Product, Store, download};
+use super::kernels::decode::{AttentionCached, CacheAppend};
+use super::kernels::head::LogProbs;
+use super::kernels::rows::{Embed, GatherResidual, GatherStored, GeluForward, ResidualAdd, ResidualLayerNorm};
+use super::linear::linear;
 use super::lists::{List, Lists};
-use super::weights::{Part, Weights, Which};
+use super::weights::{Param, Weights};
 use crate::error::{Error, Result};
-use crate::fused::{Guesses, Keep, Packed};
+use crate::fused::{Keep, Packed, TokenStats};
+use crate::model::Affine;
 
-/// Bytes of f32 logits that exist at once, at most.
+/// The most bytes of f32 logits that exist at once.
 pub(super) const LOGITS: usize = 256 << 20;
-/// Rows that one block of the sums over rows adds up, as in `kernels/rows.cu`.
-pub(super) const SUM_ROWS: usize = 128;
 
-/// What one block keeps for the way back; sizes as in [`crate::fused`].
+/// Activations of a block that its backward pass reads. Shapes: R rows, width C, H heads.
 #[derive(Default)]
-pub(super) struct Kept {
-    pub(super) moments_1: Room,
-    pub(super) qkv: Room,
-    pub(super) y: Room,
-    pub(super) lse: Room,
-    pub(super) middle: Room,
-    pub(super) moments_2: Room,
-    pub(super) wide: Room,
+pub(super) struct BlockActivations {
+    /// Mean and rstd of each row, (R, 2).
+    pub(super) ln1_mean_rstd: GrowBuf,
+    /// Without its bias, (R, 3C).
+    pub(super) qkv: GrowBuf,
+    /// Output of attention, (R, C).
+    pub(super) atty: GrowBuf,
+    /// Log-sum-exp of the scores, (R, H).
+    pub(super) lse: GrowBuf,
+    /// The residual stream between attention and MLP, (R, C) in f32.
+    pub(super) residual2: GrowBuf,
+    /// (R, 2)
+    pub(super) ln2_mean_rstd: GrowBuf,
+    /// Input of the GELU without its bias, (R, 4C).
+    pub(super) fch: GrowBuf,
 }
 
 /// Memory for passes, kept from one to the next.
 #[derive(Default)]
 pub(super) struct Pass {
-    pub(super) lists: Room,
-    /// The residual stream before each block and behind the last, (R, C) in f32.
-    pub(super) stream: Vec<Room>,
-    pub(super) kept: Vec<Kept>,
-    pub(super) normal: Room,
-    pub(super) narrow: Room,
-    pub(super) wide: Room,
-    pub(super) needed_x: Room,
-    pub(super) needed_y: Room,
-    /// Rows that predict a target, then ends of replies: before and behind the last layer norm.
-    pub(super) picked: Room,
-    pub(super) hidden: Room,
-    pub(super) moments_f: Room,
-    pub(super) logits: Room,
-    pub(super) d_logits: Room,
-    pub(super) logps: Room,
-    pub(super) guesses: [Room; 2],
-    pub(super) slopes: Room,
-    pub(super) d_hidden: Room,
-    pub(super) d_stream: [Room; 2],
-    pub(super) d_stored: Room,
-    pub(super) d_narrow: Room,
-    pub(super) d_wide: Room,
-    pub(super) delta: Room,
-    pub(super) partial: Room,
-    /// The pack whose activations are here, and its lists' address.
-    pub(super) forwarded: Option<(Lists, u64)>,
-    pub(super) known_slopes: bool,
-    /// Where in `hidden` the ends of whole replies begin, and how many there are.
-    ends: (usize, usize),
+    lists: GrowBuf,
+    /// The input of each block, then the output of the last (residual3), (R, C) each in f32.
+    pub(super) residual: Vec<GrowBuf>,
+    /// Of each block, or of the one at work.
+    pub(super) acts: Vec<BlockActivations>,
+    /// Output of ln1, then of ln2, (R, C).
+    pub(super) ln: GrowBuf,
+    /// Output of attproj, then of fcproj, without their biases, (R, C).
+    proj: GrowBuf,
+    /// Output of the GELU, (R, 4C).
+    fch_gelu: GrowBuf,
+    /// Needed rows of the last block: output of attention, and the residual stream that it is added to.
+    pub(super) needed_atty: GrowBuf,
+    needed_residual: GrowBuf,
+    /// Rows of residual3 that predict a target, then those at the end of a reply: before and after the last layer norm,
+    /// (N + E, C).
+    pub(super) picked: GrowBuf,
+    pub(super) lnf: GrowBuf,
+    pub(super) lnf_mean_rstd: GrowBuf,
+    logits: GrowBuf,
+    logps: GrowBuf,
+    right: GrowBuf,
+    entropy: GrowBuf,
+    dlogps: GrowBuf,
+    dlogits: GrowBuf,
+    pub(super) dlnf: GrowBuf,
+    /// The gradient of the residual stream in f32, (R, C), and its successor in the last block.
+    pub(super) dresidual: [GrowBuf; 2],
+    /// The gradient of the residual stream as products read it, (R, C).
+    pub(super) dresidual_stored: GrowBuf,
+    /// Gradients of ln2, atty and ln1 in turn, (R, C).
+    pub(super) dln: GrowBuf,
+    /// Gradients of fch_gelu, fch and qkv in turn, (R, 4C).
+    pub(super) dfch: GrowBuf,
+    pub(super) delta: GrowBuf,
+    pub(super) partial: GrowBuf,
+    /// The pack whose activations are here.
+    pub(super) forwarded: Option<Lists>,
+    /// Whether the forward pass ran the head's backward pass as well.
+    pub(super) constant_grad: bool,
+    /// Number of targets and of ends in `lnf`.
+    n_targets: usize,
+    n_ends: usize,
 }
 
-/// The gradient of every parameter, on a card.
-pub(super) struct Sums {
+/// The gradient of every parameter, on the GPU.
+pub struct GpuGradients {
     pub(super) buffer: Buffer,
 }
 
-/// How the rows of a pass attend.
+/// The upstream gradients of a pass: of every log π (N) and of the ends (E, C); no dends at all are zeros.
+#[derive(Clone, Copy)]
+pub(super) struct Upstream<'a> {
+    pub(super) dlogps: &'a [f32],
+    pub(super) dends: &'a [f32],
+    /// Multiplies both, so that f16 holds small gradients.
+    pub(super) scale: f32,
+    /// What the parameters' gradients are added to.
+    pub(super) gradients: &'a GpuGradients,
+}
+
+/// What the rows of a pass attend to.
 pub(super) enum Attend<'a> {
-    /// To the rows of their own pack.
+    /// The rows of their own pack.
     Pack,
-    /// As `Pack`, and keys and values are put into a cache.
-    AndRemember(&'a Cache),
-    /// Each row to its sequence in a cache, into which its own key and value are put first.
+    /// The rows of their own pack; their keys and values are written to a cache.
+    PackAndFill(&'a Cache),
+    /// Each row to its sequence in a cache, to which its own key and value are written first.
     Cache(&'a Cache),
 }
 
-/// Keys and values of earlier tokens, for each layer (sequences, room, 2C).
+/// Keys and values of earlier tokens, for each layer (sequences, capacity, 2C).
 pub(super) struct Cache {
     pub(super) layers: Vec<Buffer>,
-    pub(super) room: usize,
+    pub(super) capacity: usize,
 }
 
-/// The residual sum that the next layer norm still has to make: x + y + bias.
+/// A residual sum that the next kernel makes: residual + y + y_bias; without y (0) it is `residual` itself.
+#[derive(Clone, Copy)]
 pub(super) struct Pending {
-    pub(super) x: u64,
+    pub(super) residual: u64,
     pub(super) y: u64,
-    pub(super) bias: u64,
+    pub(super) y_bias: u64,
+}
+
+/// Where a layer norm writes its outputs, and the sum that it reads.
+struct NormOutputs {
+    sum: u64,
+    ln: u64,
+    mean_rstd: u64,
 }
 
 impl Pass {
-    /// The sum that is pending, or a stream as it stands, and its layer norm.
-    pub(super) fn add_norm(
-        w: &Weights,
-        norm: [Which; 2],
-        pending: &Pending,
-        (sum, normal, moments): (u64, u64, u64),
-        rows: usize,
-    ) -> Result<()> {
-        let (c, epsilon) = (w.config.n_embd, w.config.layer_norm_epsilon as f32);
-        let [weight, bias] = norm.map(|n| at(w.value(n)));
-        let Pending { x, y, bias: add } = *pending;
-        let args = [
-            at(sum),
-            at(normal),
-            at(moments),
-            at(x),
-            at(y),
-            at(add),
-            weight,
-            bias,
-            int(rows),
-            int(c),
-            Arg::Float(epsilon),
-        ];
-        kernel(w, "add_norm", [rows.div_ceil(4), 1], 128, 0, &args)
-    }
-
-    /// From ids to the hidden rows that predict a target or end a reply.
-    pub(super) fn run(&mut self, w: &Weights, lists: Lists, keep: Keep, attend: &Attend<'_>) -> Result<()> {
-        let (card, config, s) = (&w.card, &w.config, w.numbers.storage.bytes());
-        let (r, c, n_layer) = (lists.n_rows, config.n_embd, config.n_layer);
-        self.forwarded = None;
-        self.known_slopes = false;
-        let numbers = self.lists.upload(card, &lists.numbers)?;
-        let list = |l: List| at(numbers + 4 * l.offset as u64);
-        self.stream.resize_with(if keep == Keep::Nothing { 1 } else { n_layer + 1 }, Room::default);
-        self.kept.resize_with(if keep == Keep::Activations { n_layer } else { 1 }, Kept::default);
-        let first = self.stream[0].sized(card, r * c * 4)?;
-        let args = [
-            at(first),
-            at(w.value(Which::Token)),
-            at(w.value(Which::Place)),
-            list(lists.ids),
-            list(lists.positions),
-            int(r),
-            int(c),
-        ];
-        each(w, "embed", r * c, &args)?;
-        let mut pending = Pending { x: first, y: 0, bias: 0 };
-        for layer in 0..n_layer {
-            let slot = layer % self.kept.len();
-            let from = layer % self.stream.len();
-            let sum = self.stream[from].sized(card, r * c * 4)?;
-            pending = self.block(w, &lists, numbers, layer, (slot, sum), pending, attend)?;
-        }
-        let n = lists.n_needed();
-        let last = n_layer % self.stream.len();
-        let end = self.stream[last].sized(card, n * c * 4)?;
-        each(w, "add_rows", n * c, &[at(end), at(pending.x), at(pending.y), at(pending.bias), int(n), int(c)])?;
-        let n = lists.picked.len;
-        let picked = self.picked.sized(card, n * c * 4)?;
-        each(w, "gather_stream", n * c, &[at(picked), at(end), list(lists.picked), int(n), int(c)])?;
-        let outs = (picked, self.hidden.sized(card, n * c * s)?, self.moments_f.sized(card, n * 8)?);
-        Self::add_norm(w, LAST_NORM, &Pending { x: picked, y: 0, bias: 0 }, outs, n)?;
-        self.ends = (lists.targets.len, n - lists.targets.len);
-        self.forwarded = Some((lists, numbers));
-        Ok(())
-    }
-
-    /// The last hidden states at the ends of whole replies (E, C), as the forward pass just before left them.
-    pub(super) fn ends(&self, w: &Weights) -> Result<Vec<f32>> {
-        let (c, storage, (first, n)) = (w.config.n_embd, w.numbers.storage, self.ends);
-        let mut bytes = vec![0; n * c * storage.bytes()];
-        w.card.read(self.hidden.at() + (first * c * storage.bytes()) as u64, &mut bytes)?;
-        Ok(storage.decode(&bytes))
-    }
-
-    /// One block; what it leaves is the sum that the next one makes. Fills `kept[slot]`, and the stream before it at `sum`.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn block(
-        &mut self,
-        w: &Weights,
-        lists: &Lists,
-        numbers: u64,
-        layer: usize,
-        (slot, sum): (usize, u64),
-        pending: Pending,
-        attend: &Attend<'_>,
-    ) -> Result<Pending> {
-        let (card, config, s) = (&w.card, &w.config, w.numbers.storage.bytes());
-        let (r, c, h) = (lists.n_rows, config.n_embd, config.n_head);
-        let list = |l: List| at(numbers + 4 * l.offset as u64);
-        let of = |part| Which::Block(layer, part);
-        let normal = self.normal.sized(card, r * c * s)?;
-        let narrow = self.narrow.sized(card, r * c * s)?;
-        let kept = &mut self.kept[slot];
-        let moments = kept.moments_1.sized(card, r * 8)?;
-        let x = if pending.y == 0 { pending.x } else { sum };
-        Self::add_norm(w, [of(Part::Norm1Weight), of(Part::Norm1Bias)], &pending, (sum, normal, moments), r)?;
-        let qkv = kept.qkv.sized(card, 3 * r * c * s)?;
-        linear(w, of(Part::QkvWeight), normal, r, [c, 3 * c], qkv)?;
-        let (y, lse) = (kept.y.sized(card, r * c * s)?, kept.lse.sized(card, r * h * 4)?);
-        let (d, bias) = (c / h, at(w.value(of(Part::QkvBias))));
-        let scale = Arg::Float(1.0 / (d as f32).sqrt());
-        if let Attend::AndRemember(cache) | Attend::Cache(cache) = attend {
-            let to = at(cache.layers[layer].at());
-            let args =
-                [to, at(qkv), bias, list(lists.sequences), list(lists.positions), int(r), int(cache.room), int(c)];
-            each(w, "remember", 2 * r * c, &args)?;
-        }
-        match attend {
-            Attend::Cache(cache) => {
-                let from = at(cache.layers[layer].at());
-                let shared = (cache.room + d + 4 * d) * 4;
-                let (sequences, positions) = (list(lists.sequences), list(lists.positions));
-                let args = [at(y), at(qkv), bias, from, sequences, positions, int(cache.room), int(h), int(d), scale];
-                kernel(w, "attend", [r, h], 128, shared, &args)?;
-            }
-            _ => {
-                Attention::of(w, layer).forward([y, lse, qkv], lists.queries(numbers))?;
-            }
-        }
-        // Behind the last attention only some rows go on.
-        let (n, y, x) = if layer + 1 == config.n_layer && lists.needed.len > 0 {
-            let n = lists.needed.len;
-            let (to_y, to_x) = (self.needed_y.sized(card, n * c * s)?, self.needed_x.sized(card, n * c * 4)?);
-            each(w, "gather_stored", n * c, &[at(to_y), at(y), list(lists.needed), int(n), int(c)])?;
-            each(w, "gather_stream", n * c, &[at(to_x), at(x), list(lists.needed), int(n), int(c)])?;
-            (n, to_y, to_x)
-        } else {
-            (r, y, x)
-        };
-        linear(w, of(Part::ProjWeight), y, n, [c, c], narrow)?;
-        let kept = &mut self.kept[slot];
-        let (middle, moments) = (kept.middle.sized(card, r * c * 4)?, kept.moments_2.sized(card, r * 8)?);
-        let sum = Pending { x, y: narrow, bias: w.value(of(Part::ProjBias)) };
-        Self::add_norm(w, [of(Part::Norm2Weight), of(Part::Norm2Bias)], &sum, (middle, normal, moments), n)?;
-        let wide = kept.wide.sized(card, 4 * r * c * s)?;
-        linear(w, of(Part::FcWeight), normal, n, [c, 4 * c], wide)?;
-        let active = self.wide.sized(card, 4 * r * c * s)?;
-        let args = [at(active), at(wide), at(w.value(of(Part::FcBias))), int(n), int(4 * c)];
-        each(w, "gelu_forward", 4 * n * c, &args)?;
-        linear(w, of(Part::OutWeight), active, n, [4 * c, c], narrow)?;
-        Ok(Pending { x: middle, y: narrow, bias: w.value(of(Part::OutBias)) })
-    }
-
-    /// Logits of some of the picked rows, in f32 with rows of the padded vocabulary.
-    pub(super) fn logits(&mut self, w: &Weights, first: usize, n: usize) -> Result<u64> {
-        let (c, v, s) = (w.config.n_embd, w.layout.vocab, w.numbers.storage.bytes());
-        let logits = self.logits.sized(&w.card, n * v * 4)?;
-        let rows = Operand::rows(self.hidden.at() + (first * c * s) as u64, c);
-        let head = Operand::transposed(w.stored(Which::Token), c);
-        product(w, [n, v, c], rows, head, (logits, true, false))?;
-        Ok(logits)
-    }
-
-    /// log π of every target; with slopes, also the head's way back.
-    pub(super) fn head(
-        &mut self,
-        w: &Weights,
-        guesses: Option<&mut Guesses>,
-        backward: Option<(&[f32], f32, &Sums)>,
-    ) -> Result<Vec<f32>> {
-        let (lists, numbers) = self.forwarded.take().ok_or_else(no_forward)?;
-        let (card, c, v, s) = (&w.card, w.config.n_embd, w.layout.vocab, w.numbers.storage.bytes());
-        let n = lists.targets.len;
-        let chunk = (LOGITS / (4 * v)).clamp(1, 4096).min(n.max(1));
-        let logps = self.logps.sized(card, n * 4)?;
-        let [right, entropy] = match guesses {
-            Some(_) => [self.guesses[0].sized(card, n * 4)?, self.guesses[1].sized(card, n * 4)?],
-            None => [0, 0],
-        };
-        if let Some((slopes, ..)) = backward {
-            self.slopes.upload(card, slopes)?;
-            self.d_hidden.sized(card, lists.picked.len * c * s)?;
-            self.d_logits.sized(card, chunk * v * s)?;
-        }
-        for first in (0..n).step_by(chunk) {
-            let rows = chunk.min(n - first);
-            let logits = self.logits(w, first, rows)?;
-            let place = |base: u64| at(if base == 0 { 0 } else { base + 4 * first as u64 });
-            let targets = at(numbers + 4 * (lists.targets.offset + first) as u64);
-            let (slopes, d_logits) =
-                if backward.is_some() { (place(self.slopes.at()), self.d_logits.at()) } else { (at(0), 0) };
-            let scale = Arg::Float(backward.as_ref().map_or(1.0, |b| b.1));
-            let outs = [place(logps), place(right), place(entropy), at(d_logits)];
-            let [a, b, e, d] = outs;
-            let args = [a, b, e, d, at(logits), targets, slopes, int(w.config.vocab_size), int(v), scale];
-            kernel(w, "log_probs", [rows, 1], 256, 0, &args)?;
-            if let Some((_, _, sums)) = backward {
-                let (d_hidden, hidden) = (self.d_hidden.at(), self.hidden.at());
-                let from = (first * c * s) as u64;
-                let (d, wte) = (Operand::rows(d_logits, v), Operand::rows(w.stored(Which::Token), c));
-                product(w, [rows, c, v], d, wte, (d_hidden + from, false, false))?;
-                let (d, hidden) = (Operand::transposed(d_logits, v), Operand::rows(hidden + from, c));
-                product(w, [v, c, rows], d, hidden, (sums.of(w, Which::Token), true, true))?;
-            }
-        }
-        let values = download(&**card, logps, n)?;
-        if let Some(guesses) = guesses {
-            guesses.right = download::<f32>(&**card, right, n)?.into_iter().map(|x| x > 0.5).collect();
-            guesses.entropy = download(&**card, entropy, n)?;
-        }
-        self.forwarded = Some((lists, numbers));
-        Ok(values)
-    }
-
-    /// log π of every target of a pack. With `known` slopes the head's way back is gone at once.
+    /// log π of every target of a pack. With `constant_grad` the head's backward pass runs immediately.
+    ///
+    /// # Shapes
+    /// N reply tokens -> (N)
     pub(super) fn forward(
         &mut self,
         w: &Weights,
         packed: &Packed,
         keep: Keep,
-        guesses: Option<&mut Guesses>,
-        known: Option<(&[f32], f32, &Sums)>,
+        stats: Option<&mut TokenStats>,
+        constant_grad: Option<Upstream<'_>>,
     ) -> Result<Vec<f32>> {
         packed.check(w.config.vocab_size, w.config.block_size)?;
-        self.run(w, Lists::of(packed, keep != Keep::Nothing), keep, &Attend::Pack)?;
-        let is_known = known.is_some();
-        let logps = self.head(w, guesses, known)?;
-        self.known_slopes = is_known;
+        self.hidden(w, Lists::of(packed, keep != Keep::Nothing), keep, &Attend::Pack)?;
+        self.constant_grad = constant_grad.is_some();
+        let logps = self.head(w, stats, constant_grad)?;
         if keep == Keep::Nothing {
             self.forwarded = None;
         }
         Ok(logps)
     }
+
+    /// The last hidden states at the ends of whole replies (E, C), from the forward pass just before.
+    pub(super) fn ends(&self, w: &Weights) -> Result<Vec<f32>> {
+        let (c, storage) = (w.config.n_embd, w.dtypes.storage);
+        let mut bytes = vec![0; self.n_ends * c * storage.bytes()];
+        w.card.read(self.lnf.at() + (self.n_targets * c * storage.bytes()) as u64, &mut bytes)?;
+        Ok(storage.decode(&bytes))
+    }
+
+    /// From ids to the rows of lnf that predict a target or end a reply.
+    pub(super) fn hidden(&mut self, w: &Weights, mut lists: Lists, keep: Keep, attend: &Attend<'_>) -> Result<()> {
+        let n_layer = w.config.n_layer;
+        self.forwarded = None;
+        self.constant_grad = false;
+        lists.upload(&w.card, &mut self.lists)?;
+        self.residual.resize_with(if keep == Keep::Nothing { 1 } else { n_layer + 1 }, GrowBuf::default);
+        self.acts.resize_with(if keep == Keep::Activations { n_layer } else { 1 }, BlockActivations::default);
+        let mut residual = Pending { residual: self.embed(w, &lists)?, y: 0, y_bias: 0 };
+        for layer in 0..n_layer {
+            residual = self.block(w, &lists, layer, residual, attend)?;
+        }
+        self.final_norm(w, &lists, residual)?;
+        self.forwarded = Some(lists);
+        Ok(())
+    }
+
+    /// The first block's input: the sum of both embeddings.
+    fn embed(&mut self, w: &Weights, lists: &Lists) -> Result<u64> {
+        let (rows, c) = (lists.n_rows, w.config.n_embd);
+        let encoded = self.residual[0].sized(&w.card, rows * c * 4)?;
+        w.launch(&Embed {
+            encoded,
+            wte: w.value(w.params().wte),
+            wpe: w.value(w.wpe()),
+            ids: lists.address(lists.ids),
+            positions: lists.address(lists.positions),
+            rows,
+            c,
+        })?;
+        Ok(encoded)
+    }
+
+    /// One block. Its output residual3 is the sum that the next kernel makes.
+    fn block(
+        &mut self,
+        w: &Weights,
+        lists: &Lists,
+        layer: usize,
+        residual: Pending,
+        attend: &Attend<'_>,
+    ) -> Result<Pending> {
+        let n = self.block_activations(w, lists, layer, residual, attend)?;
+        let (block, c, s) = (w.block(layer), w.config.n_embd, w.dtypes.storage.bytes());
+        let acts = &self.acts[layer % self.acts.len()];
+        let (residual2, fch) = (acts.residual2.at(), acts.fch.at());
+        let fch_gelu = self.fch_gelu.sized(&w.card, 4 * lists.n_rows * c * s)?;
+        w.launch(&GeluForward { fch_gelu, fch, bias: w.value(block.fc.bias()), rows: n, width: 4 * c })?;
+        let fcproj = self.proj.at();
+        linear(w, &block.fcproj, fch_gelu, n, fcproj)?;
+        Ok(Pending { residual: residual2, y: fcproj, y_bias: w.value(block.fcproj.bias()) })
+    }
+
+    /// A block up to the input of its GELU: what its backward pass reads. Returns the number of rows that continue.
+    pub(super) fn block_activations(
+        &mut self,
+        w: &Weights,
+        lists: &Lists,
+        layer: usize,
+        pending: Pending,
+        attend: &Attend<'_>,
+    ) -> Result<usize> {
+        let (card, config, s) = (&w.card, &w.config, w.dtypes.storage.bytes());
+        let (r, c, h) = (lists.n_rows, config.n_embd, config.n_head);
+        let (block, slot, from) = (w.block(layer), layer % self.acts.len(), layer % self.residual.len());
+        // The sum that is pending becomes the block's input.
+        let sum = self.residual[from].sized(card, r * c * 4)?;
+        let residual = if pending.y == 0 { pending.residual } else { sum };
+        let ln1 = self.ln.sized(card, r * c * s)?;
+        let acts = &mut self.acts[slot];
+        let ln1_mean_rstd = acts.ln1_mean_rstd.sized(card, r * 8)?;
+        layer_norm(w, pending, &block.ln1, NormOutputs { sum, ln: ln1, mean_rstd: ln1_mean_rstd }, r)?;
+        let qkv = acts.qkv.sized(card, 3 * r * c * s)?;
+        linear(w, &block.qkv, ln1, r, qkv)?;
+        let atty = acts.atty.sized(card, r * c * s)?;
+        acts.lse.sized(card, r * h * 4)?;
+        attention(w, lists, layer, acts, attend)?;
+        // Only some rows continue after the last attention.
+        let (n, atty, residual) = if layer + 1 == config.n_layer && lists.gathers() {
+            let (n, rows) = (lists.needed.len, lists.address(lists.needed));
+            let needed_atty = self.needed_atty.sized(card, n * c * s)?;
+            let needed_residual = self.needed_residual.sized(card, n * c * 4)?;
+            w.launch(&GatherStored { out: needed_atty, from: atty, rows, n, c })?;
+            w.launch(&GatherResidual { out: needed_residual, from: residual, rows, n, c })?;
+            (n, needed_atty, needed_residual)
+        } else {
+            (r, atty, residual)
+        };
+        let attproj = self.proj.sized(card, r * c * s)?;
+        linear(w, &block.attproj, atty, n, attproj)?;
+        let acts = &mut self.acts[slot];
+        let residual2 = acts.residual2.sized(card, r * c * 4)?;
+        let (ln2, ln2_mean_rstd) = (ln1, acts.ln2_mean_rstd.sized(card, r * 8)?);
+        let pending = Pending { residual, y: attproj, y_bias: w.value(block.attproj.bias()) };
+        layer_norm(w, pending, &block.ln2, NormOutputs { sum: residual2, ln: ln2, mean_rstd: ln2_mean_rstd }, n)?;
+        let fch = acts.fch.sized(card, 4 * r * c * s)?;
+        linear(w, &block.fc, ln2, n, fch)?;
+        Ok(n)
+    }
+
+    /// The last layer norm, of the rows that predict a target or end a reply.
+    fn final_norm(&mut self, w: &Weights, lists: &Lists, pending: Pending) -> Result<()> {
+        let (card, c, s, n) = (&w.card, w.config.n_embd, w.dtypes.storage.bytes(), lists.n_needed());
+        let last = w.config.n_layer % self.residual.len();
+        let residual3 = self.residual[last].sized(card, n * c * 4)?;
+        let Pending { residual, y, y_bias } = pending;
+        w.launch(&ResidualAdd { sum: residual3, residual, y, y_bias, rows: n, c })?;
+        let n = lists.picked.len;
+        let picked = self.picked.sized(card, n * c * 4)?;
+        w.launch(&GatherResidual { out: picked, from: residual3, rows: lists.address(lists.picked), n, c })?;
+        let (lnf, mean_rstd) = (self.lnf.sized(card, n * c * s)?, self.lnf_mean_rstd.sized(card, n * 8)?);
+        let pending = Pending { residual: picked, y: 0, y_bias: 0 };
+        layer_norm(w, pending, &w.params().lnf, NormOutputs { sum: picked, ln: lnf, mean_rstd }, n)?;
+        (self.n_targets, self.n_ends) = (lists.targets.len, n - lists.targets.len);
+        Ok(())
+    }
+
+    /// log π of every target; with `upstream`, also the gradients of lnf and of the head's weight.
+    pub(super) fn head(
+        &mut self,
+        w: &Weights,
+        stats: Option<&mut TokenStats>,
+        upstream: Option<Upstream<'_>>,
+    ) -> Result<Vec<f32>> {
+        let lists = self.forwarded.take().ok_or_else(no_forward)?;
+        let (card, c, s, wte) = (&w.card, w.config.n_embd, w.dtypes.storage.bytes(), w.params().wte);
+        let (v, stride, n) = (w.config.vocab_size, w.layout.vocab, lists.targets.len);
+        let chunk = (LOGITS / (4 * stride)).clamp(1, 4096).min(n.max(1));
+        let logps = self.logps.sized(card, n * 4)?;
+        let [right, entropy] = match stats {
+            Some(_) => [self.right.sized(card, n * 4)?, self.entropy.sized(card, n * 4)?],
+            None => [0, 0],
+        };
+        let [mut dlogps, mut dlogits, mut dlnf] = [0; 3];
+        if let Some(upstream) = upstream {
+            dlogps = self.dlogps.upload(card, upstream.dlogps)?;
+            dlnf = self.dlnf.sized(card, lists.picked.len * c * s)?;
+            dlogits = self.dlogits.sized(card, chunk * stride * s)?;
+        }
+        let scale = upstream.map_or(1.0, |upstream| upstream.scale);
+        // Logits exist for a chunk of rows at a time.
+        for first in (0..n).step_by(chunk) {
+            let rows = chunk.min(n - first);
+            let logits = self.logits(w, first, rows)?;
+            // Null pointers stay null.
+            let from = |list: u64| if list == 0 { 0 } else { list + 4 * first as u64 };
+            w.launch(&LogProbs {
+                logps: from(logps),
+                right: from(right),
+                entropy: from(entropy),
+                dlogits,
+                logits,
+                targets: lists.address(List { offset: lists.targets.offset + first, len: rows }),
+                dlogps: from(dlogps),
+                v,
+                stride,
+                scale,
+                n: rows,
+            })?;
+            if let Some(upstream) = upstream {
+                let offset = (first * c * s) as u64;
+                w.product(&Product {
+                    size: [rows, c, stride],
+                    a: Operand::rows(dlogits, stride),
+                    b: Operand::rows(w.stored(wte), c),
+                    out: dlnf + offset,
+                    store: Store::Stored,
+                })?;
+                w.product(&Product {
+                    size: [stride, c, rows],
+                    a: Operand::transposed(dlogits, stride),
+                    b: Operand::rows(self.lnf.at() + offset, c),
+                    out: upstream.gradients.of(wte),
+                    store: Store::AddF32,
+                })?;
+            }
+        }
+        let values = download(&**card, logps, n)?;
+        if let Some(stats) = stats {
+            stats.right = download::<f32>(&**card, right, n)?.into_iter().map(|x| x > 0.5).collect();
+            stats.entropy = download(&**card, entropy, n)?;
+        }
+        self.forwarded = Some(lists);
+        Ok(values)
+    }
+
+    /// Logits of `n` rows of lnf from `first` on, in f32 with rows of the padded vocabulary.
+    pub(super) fn logits(&mut self, w: &Weights, first: usize, n: usize) -> Result<u64> {
+        let (c, stride, s) = (w.config.n_embd, w.layout.vocab, w.dtypes.storage.bytes());
+        let logits = self.logits.sized(&w.card, n * stride * 4)?;
+        w.product(&Product {
+            size: [n, stride, c],
+            a: Operand::rows(self.lnf.at() + (first * c * s) as u64, c),
+            b: Operand::transposed(w.stored(w.params().wte), c),
+            out: logits,
+            store: Store::F32,
+        })?;
+        Ok(logits)
+    }
+
+    /// Logits of all targets of the forward pass just before, (N, V): some rows at a time through the card's memory.
+    pub(super) fn target_logits(&mut self, w: &Weights) -> Result<Vec<f32>> {
+        let (n, v, stride) = (self.n_targets, w.config.vocab_size, w.layout.vocab);
+        let chunk = (LOGITS / (4 * stride)).clamp(1, 4096);
+        let mut all = Vec::with_capacity(n * v);
+        for first in (0..n).step_by(chunk) {
+            let rows = chunk.min(n - first);
+            let logits = self.logits(w, first, rows)?;
+            let padded: Vec<f32> = download(&*w.card, logits, rows * stride)?;
+            all.extend(padded.chunks_exact(stride).flat_map(|row| &row[..v]));
+        }
+        Ok(all)
+    }
 }
 
-pub(super) const LAST_NORM: [Which; 2] = [Which::LastNormWeight, Which::LastNormBias];
+/// The residual sum that is pending, and its layer norm.
+fn layer_norm(w: &Weights, pending: Pending, norm: &Affine<Param>, out: NormOutputs, rows: usize) -> Result<()> {
+    let (Pending { residual, y, y_bias }, NormOutputs { sum, ln, mean_rstd }) = (pending, out);
+    w.launch(&ResidualLayerNorm {
+        sum,
+        ln,
+        mean_rstd,
+        residual,
+        y,
+        y_bias,
+        weight: w.value(norm.weight),
+        bias: w.value(norm.bias()),
+        rows,
+        c: w.config.n_embd,
+        epsilon: w.config.layer_norm_epsilon as f32,
+    })
+}
 
-impl Sums {
-    pub(super) fn new(w: &Weights) -> Result<Self> {
+/// Attention of one layer to the rows of the pack, or to a cache: `atty` and `lse` from `qkv`.
+fn attention(w: &Weights, lists: &Lists, layer: usize, acts: &BlockActivations, attend: &Attend<'_>) -> Result<()> {
+    let (qkv, atty, lse) = (acts.qkv.at(), acts.atty.at(), acts.lse.at());
+    let (heads, c, rows) = (w.config.n_head, w.config.n_embd, lists.n_rows);
+    let (d, bias) = (c / heads, w.value(w.block(layer).qkv.bias()));
+    let (sequences, positions) = (lists.address(lists.sequences), lists.address(lists.positions));
+    if let Attend::PackAndFill(cache) | Attend::Cache(cache) = attend {
+        let capacity = cache.capacity;
+        let cache = cache.layers[layer].at();
+        w.launch(&CacheAppend { cache, qkv, bias, sequences, positions, rows, capacity, c })?;
+    }
+    match attend {
+        Attend::Cache(cache) => w.launch(&AttentionCached {
+            atty,
+            qkv,
+            bias,
+            cache: cache.layers[layer].at(),
+            sequences,
+            positions,
+            capacity: cache.capacity,
+            heads,
+            d,
+            scale: 1.0 / (d as f32).sqrt(),
+            rows,
+        }),
+        _ => Attention::of(w, lists, layer).forward(qkv, atty, lse),
+    }
+}
+
+impl GpuGradients {
+    /// Zeros for every parameter.
+    pub(super) fn zeros(w: &Weights) -> Result<Self> {
         Ok(Self { buffer: Buffer::cleared(&w.card, w.layout.len * 4)? })
     }
 
-    pub(super) fn of(&self, w: &Weights, which: Which) -> u64 {
-        self.buffer.at() + 4 * w.offset(which) as u64
+    /// The address of a parameter's gradient.
+    pub(super) fn of(&self, param: Param) -> u64 {
+        self.buffer.at() + 4 * param.offset as u64
     }
 }
 
+/// The error of a backward pass without its forward pass.
 pub(super) fn no_forward() -> Error {
     Error::new(
         "a backward pass needs its forward pass just before it",

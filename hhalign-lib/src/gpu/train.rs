@@ -1,18 +1,16 @@
-//! What a training run keeps on a GPU: weights, gradients and moments. The processor's copies are written back when somebody
-//! will look at them.
+//! What a training run keeps on a GPU: weights, gradients and moments. The processor's copies are updated before they are read.
 
-use super::card::{Arg, Buffer, Launch, download};
-use super::pass::{Pass, Sums};
-use super::weights::{TILE, Weights};
+use super::card::{Buffer, download};
+use super::kernels::optim::{Adamw, SQUARE_SUMS, SquareSums, TILE};
+use super::pass::{GpuGradients, Pass, Upstream};
+use super::weights::Weights;
 use super::{Gpu, Storage};
 use crate::error::{Error, Result};
-use crate::fused::{Compute, Guesses, Keep, Packed};
+use crate::fused::{Compute, Keep, Packed, TokenStats};
 use crate::model::Gpt;
 use crate::optim::AdamW;
 
-/// Blocks of the sum over all gradients.
-const NORM_BLOCKS: usize = 1024;
-/// Where the scale of f16 gradients begins, and after how many good steps it is doubled: PyTorch's GradScaler.
+/// The first scale of f16 gradients, and the number of good steps after which it doubles: those of PyTorch's GradScaler.
 const FIRST_SCALE: f32 = 65_536.0;
 const GROW_EVERY: usize = 2000;
 
@@ -20,66 +18,66 @@ const GROW_EVERY: usize = 2000;
 pub(crate) struct Trainer {
     weights: Weights,
     pass: Pass,
-    sums: Sums,
+    gradients: GpuGradients,
     moments: [Buffer; 2],
     decays: Buffer,
     partial: Buffer,
     /// Gradients are multiplied by it, so that f16 holds small ones; 1 elsewhere.
     scale: f32,
     good_steps: usize,
-    weights_ahead: bool,
-    moments_ahead: bool,
+    /// Whether the processor's copies are older than the card's.
+    weights_are_stale: bool,
+    moments_are_stale: bool,
 }
 
 impl Trainer {
     /// Copies a model and its optimiser's moments to the card.
     pub(crate) fn new(gpu: &Gpu, model: &Gpt, optimizer: &AdamW, compute: &Compute) -> Result<Self> {
-        let weights = Weights::new(gpu, model, gpu.numbers(compute.precision, compute.tf32)?)?;
+        let weights = Weights::new(gpu, model, gpu.dtypes(compute.precision, compute.tf32)?)?;
         let layout = &weights.layout;
-        let moment = |which| {
+        let moment = |tensors| {
             let buffer = Buffer::new(&gpu.card, layout.len * 4)?;
-            gpu.card.write(buffer.at(), bytemuck::cast_slice(&layout.gather(&optimizer.moments(which)?)?))?;
+            gpu.card.write(buffer.at(), bytemuck::cast_slice(&layout.gather(&tensors)?))?;
             Ok::<_, Error>(buffer)
         };
-        let moments = [moment(0)?, moment(1)?];
+        let moments = [moment(optimizer.first_moments()?)?, moment(optimizer.second_moments()?)?];
         let decays = layout.decays();
-        let decays_there = Buffer::new(&gpu.card, decays.len())?;
-        gpu.card.write(decays_there.at(), &decays)?;
-        let scale = if weights.numbers.storage == Storage::F16 { FIRST_SCALE } else { 1.0 };
+        let decays_on_card = Buffer::new(&gpu.card, decays.len())?;
+        gpu.card.write(decays_on_card.at(), &decays)?;
+        let scale = if weights.dtypes.storage == Storage::F16 { FIRST_SCALE } else { 1.0 };
         Ok(Self {
-            sums: Sums::new(&weights)?,
-            partial: Buffer::new(&gpu.card, NORM_BLOCKS * 8)?,
-            decays: decays_there,
+            gradients: GpuGradients::zeros(&weights)?,
+            partial: Buffer::new(&gpu.card, SQUARE_SUMS * 8)?,
+            decays: decays_on_card,
             moments,
             pass: Pass::default(),
             weights,
             scale,
             good_steps: 0,
-            weights_ahead: false,
-            moments_ahead: false,
+            weights_are_stale: false,
+            moments_are_stale: false,
         })
     }
 
-    /// log π of every target of a pack; with slopes known beforehand, the head's way back as well.
+    /// log π of every target of a pack, (N). With `constant_grad`, the upstream gradient (N) where it does not depend on log π,
+    /// the head's backward pass runs as well.
     pub(crate) fn forward(
         &mut self,
         packed: &Packed,
         compute: &Compute,
-        guesses: Option<&mut Guesses>,
-        known: Option<&[f32]>,
+        stats: Option<&mut TokenStats>,
+        constant_grad: Option<&[f32]>,
     ) -> Result<Vec<f32>> {
-        let known = known.map(|slopes| (slopes, self.scale, &self.sums));
-        self.pass.forward(&self.weights, packed, compute.keep(), guesses, known)
+        let (scale, gradients) = (self.scale, &self.gradients);
+        let upstream = constant_grad.map(|dlogps| Upstream { dlogps, dends: &[], scale, gradients });
+        self.pass.forward(&self.weights, packed, compute.keep(), stats, upstream)
     }
 
-    /// Adds this pass's gradients to the step's.
-    pub(crate) fn backward(&mut self, slopes: &[f32]) -> Result<()> {
-        self.backward_ends(slopes, &[])
-    }
-
-    /// The same with a gradient of the [ends](Trainer::ends) as well.
-    pub(crate) fn backward_ends(&mut self, slopes: &[f32], d_ends: &[f32]) -> Result<()> {
-        self.pass.backward(&self.weights, slopes, d_ends, self.scale, &self.sums)
+    /// Adds the gradients of the pass with upstream gradients dlogps (N) and dends (E, C) to the step's; no dends at all are
+    /// zeros.
+    pub(crate) fn backward_ends(&mut self, dlogps: &[f32], dends: &[f32]) -> Result<()> {
+        let upstream = Upstream { dlogps, dends, scale: self.scale, gradients: &self.gradients };
+        self.pass.backward(&self.weights, upstream)
     }
 
     /// The last hidden states at the ends of whole replies (E, C), from the forward pass just before.
@@ -87,30 +85,33 @@ impl Trainer {
         self.pass.ends(&self.weights)
     }
 
-    /// The same of a pack that is only looked at.
-    pub(crate) fn ends_of(&mut self, packed: &Packed) -> Result<Vec<f32>> {
-        self.pass.forward(&self.weights, packed, Keep::Nothing, None, None)?;
-        self.ends()
+    /// log π of every target of a pack that is only scored, (N).
+    pub(crate) fn score(&mut self, packed: &Packed) -> Result<Vec<f32>> {
+        self.pass.forward(&self.weights, packed, Keep::Nothing, None, None)
     }
 
-    /// Bytes of the card's memory that are taken.
-    pub(crate) fn memory_taken(&self) -> Result<usize> {
-        self.weights.card.memory().map(|(free, all)| all - free)
+    /// Whole rows of logits of the targets of the pack just scored, (N, V).
+    pub(crate) fn logits(&mut self) -> Result<Vec<f32>> {
+        self.pass.target_logits(&self.weights)
+    }
+
+    /// Whether the processor's weights or moments are older than those here.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.weights_are_stale || self.moments_are_stale
     }
 
     /// The global norm of the step's gradients.
     pub(crate) fn norm(&self) -> Result<f64> {
         let w = &self.weights;
-        let args = [Arg::At(self.partial.at()), Arg::At(self.sums.buffer.at()), Arg::Long(w.layout.len as i64)];
-        let launch = Launch { kernel: "square_sums", grid: [NORM_BLOCKS, 1], block: 256, shared: 0, args: &args };
-        w.card.launch(w.numbers.storage, &launch)?;
-        let squares: Vec<f64> = download(&*w.card, self.partial.at(), NORM_BLOCKS)?;
+        let (partial, gradients) = (self.partial.at(), self.gradients.buffer.at());
+        w.launch(&SquareSums { partial, gradients, n: w.layout.len as i64 })?;
+        let squares: Vec<f64> = download(&*w.card, self.partial.at(), SQUARE_SUMS)?;
         Ok(squares.iter().sum::<f64>().sqrt() / f64::from(self.scale))
     }
 
-    /// After gradients that f16 could not hold: whether the step is worth another try, with smaller ones.
+    /// After gradients that overflowed in f16: clears them and halves the scale; false if the scale cannot be lowered.
     pub(crate) fn try_smaller(&mut self) -> Result<bool> {
-        self.weights.card.clear(self.sums.buffer.at(), self.weights.layout.len * 4)?;
+        self.weights.card.clear(self.gradients.buffer.at(), self.weights.layout.len * 4)?;
         if self.scale <= 1.0 {
             return Ok(false);
         }
@@ -123,49 +124,94 @@ impl Trainer {
     pub(crate) fn step(&mut self, optimizer: &mut AdamW, clip: f64, learning_rate: f64) -> Result<()> {
         let w = &self.weights;
         let rule = optimizer.advance(clip / f64::from(self.scale), learning_rate);
-        let args = [
-            Arg::At(w.values.at()),
-            Arg::At(self.moments[0].at()),
-            Arg::At(self.moments[1].at()),
-            Arg::At(self.sums.buffer.at()),
-            Arg::At(w.stored.as_ref().map_or(0, Buffer::at)),
-            Arg::At(self.decays.at()),
-            Arg::Float(rule.scale),
-            Arg::Float(rule.betas[0]),
-            Arg::Float(rule.betas[1]),
-            Arg::Float(rule.keep),
-            Arg::Float(rule.rate),
-            Arg::Float(rule.root),
-            Arg::Float(rule.epsilon),
-        ];
-        let grid = [w.layout.len / TILE, 1];
-        let launch = Launch { kernel: "adamw", grid, block: TILE as u32 / 4, shared: 0, args: &args };
-        w.card.launch(w.numbers.storage, &launch)?;
-        (self.weights_ahead, self.moments_ahead) = (true, true);
+        w.launch(&Adamw {
+            weights: w.values.at(),
+            first: self.moments[0].at(),
+            second: self.moments[1].at(),
+            gradients: self.gradients.buffer.at(),
+            stored: w.stored.as_ref().map_or(0, Buffer::at),
+            decays: self.decays.at(),
+            scale: rule.scale,
+            beta1: rule.betas[0],
+            beta2: rule.betas[1],
+            keep: rule.keep,
+            rate: rule.rate,
+            root: rule.root,
+            epsilon: rule.epsilon,
+            n_tiles: w.layout.len / TILE,
+        })?;
+        (self.weights_are_stale, self.moments_are_stale) = (true, true);
         self.good_steps += 1;
-        if w.numbers.storage == Storage::F16 && self.good_steps.is_multiple_of(GROW_EVERY) {
+        if w.dtypes.storage == Storage::F16 && self.good_steps.is_multiple_of(GROW_EVERY) {
             self.scale *= 2.0;
         }
         Ok(())
     }
 
-    /// Brings the model on the processor up to date.
+    /// Updates the model on the processor if it is stale.
     pub(crate) fn write_weights(&mut self, model: &Gpt) -> Result<()> {
-        if self.weights_ahead {
+        if self.weights_are_stale {
             model.assign(&self.weights.download()?)?;
-            self.weights_ahead = false;
+            self.weights_are_stale = false;
         }
         Ok(())
     }
 
-    /// Brings the moments on the processor up to date.
+    /// Updates the moments on the processor if they are stale.
     pub(crate) fn write_moments(&mut self, optimizer: &mut AdamW) -> Result<()> {
-        if self.moments_ahead {
+        if self.moments_are_stale {
             let w = &self.weights;
             let read = |i: usize| w.layout.scatter(&download(&*w.card, self.moments[i].at(), w.layout.len)?);
             optimizer.replace_moments(&w.config, &read(0)?, &read(1)?)?;
-            self.moments_ahead = false;
+            self.moments_are_stale = false;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::GptConfig;
+    use crate::optim::AdamWConfig;
+
+    /// A scale that is a power of two changes no bit but the exponent's, so every upstream gradient must have been multiplied.
+    #[test]
+    fn the_scale_multiplies_every_gradient_to_the_bit() {
+        if std::process::Command::new(std::env::var("CXX").unwrap_or("c++".into())).arg("--version").output().is_err() {
+            println!("skipped: an emulated GPU needs a C++ compiler");
+            return;
+        }
+        let config = GptConfig {
+            vocab_size: 40,
+            block_size: 16,
+            n_layer: 1,
+            n_head: 2,
+            n_embd: 16,
+            dropout: 0.0,
+            layer_norm_epsilon: 1e-5,
+        };
+        let model = Gpt::new(config, 3).unwrap();
+        let (gpu, optimizer) = (Gpu::emulated(64), AdamW::new(AdamWConfig::default(), &model.config));
+        let mut packed = Packed::default();
+        packed.push_whole(&[1, 2, 3], &[&[4, 5], &[6, 7, 8]], 1).unwrap();
+        let dends: Vec<f32> = (0..2 * 16).map(|i| i as f32 / 32.0 - 0.4).collect();
+        let gradients = |scale: f32, dlogps: &[f32], dends: &[f32], is_constant: bool| {
+            let compute = Compute::default();
+            let mut trainer = Trainer::new(&gpu, &model, &optimizer, &compute).unwrap();
+            trainer.scale = scale;
+            trainer.forward(&packed, &compute, None, is_constant.then_some(dlogps)).unwrap();
+            trainer.backward_ends(dlogps, dends).unwrap();
+            let (w, buffer) = (&trainer.weights, &trainer.gradients.buffer);
+            download::<f32>(&*w.card, buffer.at(), w.layout.len).unwrap()
+        };
+        for (dlogps, dends) in [([0.3, -0.2], &vec![][..]), ([0.0; 2], &dends), ([0.3, -0.2], &dends)] {
+            for is_constant in [false, true] {
+                let plain = gradients(1.0, &dlogps, dends, is_constant);
+                assert!(plain.iter().any(|g| *g != 0.0));
+                let scaled: Vec<f32> = plain.iter().map(|g| g * 64.0).collect();
+                assert_eq!(gradients(64.0, &dlogps, dends, is_constant), scaled, "{dlogps:?}, constant {is_constant}");
+            }
+        }
     }
 }

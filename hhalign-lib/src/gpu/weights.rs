@@ -1,101 +1,89 @@
-//! A model's parameters on a card: one vector of f32, and a copy stored as products read it.
+//! A model's parameters on a card: one f32 vector, and a copy stored as products read it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use super::card::{Arg, Buffer, Card, Launch, Numbers, download};
+use super::card::{Buffer, Card, Dtypes, Product, download};
+use super::kernels::Kernel;
+use super::kernels::optim::{CopyWeights, TILE};
 use super::{Gpu, Storage};
 use crate::error::{Error, Result};
-use crate::model::{Gpt, GptConfig};
+use crate::gradients::named_tensors;
+use crate::model::{Affine, BlockParameters, Gpt, GptConfig, ParameterSpec, Parameters};
 
-/// Parameters are padded to whole tiles, as in `kernels/optim.cu`.
-pub(super) const TILE: usize = 1024;
+/// Where a parameter begins in a vector of all, in elements, and its shape as a matrix; a vector is a matrix of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Param {
+    pub(super) offset: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
 
-/// Where each parameter lies in a vector of all, in numbers.
+/// Where each parameter is in a vector of all.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
-    pub(super) names: Vec<(String, Vec<usize>)>,
-    offsets: Vec<usize>,
-    /// Numbers in all, padding included.
+    specs: Parameters<ParameterSpec>,
+    pub(super) params: Parameters<Param>,
+    /// Elements of the vector, padding included.
     pub(super) len: usize,
-    /// Rows of the embedding with padding: products like round sizes.
+    /// Rows of the token embedding with padding: products prefer round sizes.
     pub(super) vocab: usize,
 }
 
 impl Layout {
     pub(super) fn of(config: &GptConfig) -> Self {
         let vocab = config.vocab_size.next_multiple_of(128);
-        let names = config.parameters();
-        let (mut offsets, mut len) = (vec![], 0usize);
-        for (i, (_, shape)) in names.iter().enumerate() {
-            offsets.push(len);
-            let n = if i == 0 { vocab * config.n_embd } else { shape.iter().product() };
-            len += n.next_multiple_of(TILE);
-        }
-        Self { names, offsets, len, vocab }
+        let specs = config.parameters();
+        let mut len = 0usize;
+        let params = specs.as_ref().map(|spec| {
+            let columns = spec.shape[spec.shape.len() - 1];
+            // Of all parameters only the token embedding has a row for each id.
+            let rows = if spec.name == specs.wte.name { vocab } else { spec.elements() / columns };
+            let param = Param { offset: len, rows, columns };
+            len += (rows * columns).next_multiple_of(TILE);
+            param
+        });
+        Self { specs, params, len, vocab }
     }
 
-    /// For every tile whether its parameter decays.
+    /// Whether the parameter of each tile decays.
     pub(super) fn decays(&self) -> Vec<u8> {
-        let ends = self.offsets.iter().skip(1).copied().chain([self.len]);
-        let parts = self.names.iter().zip(self.offsets.iter().zip(ends));
-        parts.flat_map(|((_, shape), (begin, end))| vec![u8::from(shape.len() >= 2); (end - begin) / TILE]).collect()
+        let begins: Vec<usize> = self.params.as_ref().into_vec().iter().map(|param| param.offset).collect();
+        let ends = begins.iter().skip(1).copied().chain([self.len]);
+        let specs = self.specs.as_ref().into_vec().into_iter();
+        let parts = specs.zip(begins.iter().zip(ends));
+        parts.flat_map(|(spec, (begin, end))| vec![u8::from(spec.is_matrix()); (end - begin) / TILE]).collect()
     }
 
-    /// All parameters as one vector, padding zero.
+    /// All parameters as one vector; the padding is zero.
     pub(super) fn gather(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Vec<f32>> {
         let mut all = vec![0f32; self.len];
-        for ((name, _), offset) in self.names.iter().zip(&self.offsets) {
-            let tensor = tensors.get(name).ok_or_else(|| {
-                Error::new("a parameter is missing", name.as_str(), "load the model that the run was begun with")
+        self.specs.as_ref().zip(self.params.as_ref()).try_map(|(spec, param)| {
+            let tensor = tensors.get(&spec.name).ok_or_else(|| {
+                let fix = "load the model that the run was begun with";
+                Error::new("a parameter is missing", spec.name.as_str(), fix)
             })?;
             let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-            all[*offset..offset + values.len()].copy_from_slice(&values);
-        }
+            all[param.offset..param.offset + values.len()].copy_from_slice(&values);
+            Ok(())
+        })?;
         Ok(all)
     }
 
-    /// The parameters out of one vector.
+    /// The parameters of one vector by name.
     pub(super) fn scatter(&self, all: &[f32]) -> Result<BTreeMap<String, Tensor>> {
-        let one = |((name, shape), offset): (&(String, Vec<usize>), &usize)| {
-            let n = shape.iter().product::<usize>();
-            Ok((name.clone(), Tensor::from_slice(&all[*offset..offset + n], shape.as_slice(), &Device::Cpu)?))
-        };
-        self.names.iter().zip(&self.offsets).map(one).collect()
-    }
-
-    pub(super) fn offset(&self, parameter: usize) -> usize {
-        self.offsets[parameter]
+        let parts = self.specs.as_ref().zip(self.params.as_ref());
+        named_tensors(&self.specs, parts.map(|(spec, param)| &all[param.offset..param.offset + spec.elements()]))
     }
 }
 
-/// The twelve parameters of a block, in the order of [`GptConfig::parameters`].
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Part {
-    QkvWeight,
-    QkvBias,
-    ProjWeight,
-    ProjBias,
-    FcWeight,
-    FcBias,
-    OutWeight,
-    OutBias,
-    Norm1Weight,
-    Norm1Bias,
-    Norm2Weight,
-    Norm2Bias,
-}
-
-/// Names a parameter.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Which {
-    Token,
-    Place,
-    Block(usize, Part),
-    LastNormWeight,
-    LastNormBias,
+impl Affine<Param> {
+    /// The bias.
+    pub(super) fn bias(&self) -> Param {
+        self.bias.expect("every layer of a GPT-2 has a bias")
+    }
 }
 
 /// Parameters on a card.
@@ -103,15 +91,15 @@ pub(super) struct Weights {
     pub(super) card: Arc<dyn Card>,
     pub(super) config: GptConfig,
     pub(super) layout: Layout,
-    pub(super) numbers: Numbers,
+    pub(super) dtypes: Dtypes,
     pub(super) values: Buffer,
     pub(super) stored: Option<Buffer>,
 }
 
 impl Weights {
     /// Copies a model's parameters to the card.
-    pub(super) fn new(gpu: &Gpu, model: &Gpt, numbers: Numbers) -> Result<Self> {
-        gpu.card.supports(numbers.storage)?;
+    pub(super) fn new(gpu: &Gpu, model: &Gpt, dtypes: Dtypes) -> Result<Self> {
+        gpu.card.supports(dtypes.storage)?;
         let config = model.config.clone();
         let width = config.n_embd / config.n_head;
         if !config.n_embd.is_multiple_of(8) || width > 128 {
@@ -121,49 +109,65 @@ impl Weights {
         }
         let layout = Layout::of(&config);
         let values = Buffer::new(&gpu.card, layout.len * 4)?;
-        gpu.card.write(values.at(), bytemuck::cast_slice(&layout.gather(model.parameters())?))?;
-        let stored = match numbers.storage {
+        gpu.card.write(values.at(), bytemuck::cast_slice(&layout.gather(&model.named_parameters())?))?;
+        let stored = match dtypes.storage {
             Storage::F32 => None,
             _ => Some(Buffer::new(&gpu.card, layout.len * 2)?),
         };
-        let weights = Self { card: gpu.card.clone(), config, layout, numbers, values, stored };
+        let weights = Self { card: gpu.card.clone(), config, layout, dtypes, values, stored };
         if let Some(stored) = &weights.stored {
-            let args = [Arg::At(stored.at()), Arg::At(weights.values.at()), Arg::Long(weights.layout.len as i64)];
-            let launch = Launch { kernel: "copy_weights", grid: [1024, 1], block: 256, shared: 0, args: &args };
-            weights.card.launch(numbers.storage, &launch)?;
+            let n = weights.layout.len as i64;
+            weights.launch(&CopyWeights { stored: stored.at(), weights: weights.values.at(), n })?;
         }
         Ok(weights)
     }
 
-    fn number(&self, which: Which) -> usize {
-        match which {
-            Which::Token => 0,
-            Which::Place => 1,
-            Which::Block(layer, part) => 2 + 12 * layer + part as usize,
-            Which::LastNormWeight => self.layout.names.len() - 2,
-            Which::LastNormBias => self.layout.names.len() - 1,
-        }
+    /// Where every parameter is.
+    pub(super) fn params(&self) -> &Parameters<Param> {
+        &self.layout.params
     }
 
-    /// Where a parameter begins in a vector of all, in numbers.
-    pub(super) fn offset(&self, which: Which) -> usize {
-        self.layout.offset(self.number(which))
+    /// Where the parameters of a block are.
+    pub(super) fn block(&self, layer: usize) -> &BlockParameters<Param> {
+        &self.layout.params.blocks[layer]
     }
 
-    /// The parameter in f32.
-    pub(super) fn value(&self, which: Which) -> u64 {
-        self.values.at() + 4 * self.offset(which) as u64
+    /// The position embedding.
+    pub(super) fn wpe(&self) -> Param {
+        self.layout.params.wpe.expect("a GPT-2 has learned positions")
     }
 
-    /// The parameter as products read it.
-    pub(super) fn stored(&self, which: Which) -> u64 {
+    /// The address of a parameter in f32.
+    pub(super) fn value(&self, param: Param) -> u64 {
+        self.values.at() + 4 * param.offset as u64
+    }
+
+    /// The address of a parameter as products read it.
+    pub(super) fn stored(&self, param: Param) -> u64 {
         match &self.stored {
-            Some(stored) => stored.at() + (self.numbers.storage.bytes() * self.offset(which)) as u64,
-            None => self.value(which),
+            Some(stored) => stored.at() + (self.dtypes.storage.bytes() * param.offset) as u64,
+            None => self.value(param),
         }
     }
 
-    /// Back to the processor.
+    /// Launches a kernel, unless its grid is empty.
+    pub(super) fn launch(&self, kernel: &impl Kernel) -> Result<()> {
+        let launch = kernel.launch();
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        self.card.launch(self.dtypes.storage, launch)
+    }
+
+    /// Computes a product, unless one of its sizes is 0.
+    pub(super) fn product(&self, product: &Product) -> Result<()> {
+        if product.size.contains(&0) {
+            return Ok(());
+        }
+        self.card.product(self.dtypes, product)
+    }
+
+    /// Copies all parameters to the processor.
     pub(super) fn download(&self) -> Result<BTreeMap<String, Tensor>> {
         self.layout.scatter(&download(&*self.card, self.values.at(), self.layout.len)?)
     }

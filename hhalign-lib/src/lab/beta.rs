@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::loss::{PairLogps, PreferenceLoss};
+use crate::loss::{PairLogps, PreferenceLoss, plain};
 use crate::model::Gpt;
 use crate::pages;
 use crate::sample::Sampler;
@@ -20,23 +20,22 @@ use crate::view::View;
 pub fn beta_lab(logps: &PairLogps, loss: PreferenceLoss, beta: f64, note: &str) -> Result<View> {
     loss.check(beta)?;
     let data = data(logps, loss, beta, note)?;
-    let n = logps.policy_chosen.len();
+    let n = logps.len();
     Ok(View::new(pages::beta_lab(&data), format!("beta lab over {n} pairs (an interactive figure)")))
 }
 
 fn data(logps: &PairLogps, loss: PreferenceLoss, beta: f64, note: &str) -> Result<Value> {
-    let (a, b) = (logps.chosen_logratios().to_vec(), logps.rejected_logratios().to_vec());
+    let [a, b] = logps.logratios().map(|ratios| plain(&ratios));
     if a.is_empty() || a.iter().chain(&b).any(|v| !v.is_finite()) {
         let got = if a.is_empty() { "no pair" } else { "a number that is not finite" };
         return Err(Error::new("the beta lab needs scored pairs", got, "score held-out pairs: evaluate_preferences"));
     }
     let mut losses: Vec<PreferenceLoss> = PreferenceLoss::ALL.to_vec();
-    losses.push(PreferenceLoss::AlphaDivergence { alpha: 0.5 });
     // The loss of the run with its own settings takes the place of its namesake.
     losses.iter_mut().filter(|l| l.name() == loss.name()).for_each(|l| *l = loss);
     let losses: Vec<Value> = losses.iter().map(describe).collect::<Result<_>>()?;
     Ok(json!({
-        "a": a, "b": b, "pc": logps.policy_chosen.to_vec(), "pr": logps.policy_rejected.to_vec(),
+        "a": a, "b": b, "pc": plain(&logps.policy_chosen), "pr": plain(&logps.policy_rejected),
         "lw": logps.chosen_tokens, "ll": logps.rejected_tokens,
         "beta": beta, "loss": loss.name(), "losses": losses, "note": note,
     }))

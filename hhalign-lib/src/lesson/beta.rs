@@ -62,10 +62,12 @@ pub fn check_lambda(answer: f64, trained: f64, wanted: f64) -> Check {
 ///
 /// # Example
 /// ```
-/// use hhalign::{lesson::beta::check_pull, loss::{PairLogps, Values}};
+/// use hhalign::{lesson::beta::check_pull, loss::{PairLogps, PairValues, Values}};
 /// let zero = Values::new(&[0.0]);
-/// let logps = PairLogps { policy_chosen: Values::new(&[10.0]), policy_rejected: zero.clone(), ref_chosen: zero.clone(),
-///     ref_rejected: zero, chosen_tokens: vec![3], rejected_tokens: vec![3] };
+/// let logps = PairLogps::new(PairValues {
+///     policy_chosen: Values::new(&[10.0]), policy_rejected: zero, ref_chosen: zero, ref_rejected: zero,
+///     chosen_tokens: vec![3], rejected_tokens: vec![3],
+/// })?;
 /// assert!(check_pull(3f64.ln() / 10.0, &logps)?.right); // σ(−ln 3) = 1/4
 /// assert!(!check_pull(0.5, &logps)?.right);
 /// # Ok::<(), hhalign::error::Error>(())
@@ -75,11 +77,11 @@ pub fn check_pull(answer: f64, logps: &PairLogps) -> Result<Check> {
     if !(answer > 0.0 && answer.is_finite()) {
         return no("change the 0.0 to a positive β; the lab's slider helps to find it".into());
     }
-    let pull = (&logps.margins() * -answer).sigmoid()?.mean();
+    let pull = (-answer * logps.margins()).sigmoid()?.mean()?;
     if (pull - 0.25).abs() > 0.01 {
         let way = if pull > 0.25 { "larger" } else { "smaller" };
         let text = format!("at β = {answer} the mean of σ(−βD) is {pull:.3}: try a {way} β");
-        let hard = (&logps.margins() * -1e6).sigmoid()?.mean();
+        let hard = (-1e6 * logps.margins()).sigmoid()?.mean()?;
         return no(if hard > 0.26 {
             format!(
                 "{text} (in {:.0}% of the pairs D is below 0: their σ rises with β, so 0.25 may not be reached)",

@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::error::{Error, Result};
-use crate::loss::{PairLogps, PreferenceLoss, Values};
+use crate::loss::{PairLogps, PreferenceLoss, check_beta, plain};
 use crate::table::{Column, Table};
 
 /// A hand calculation agrees with the library where no pair differs by more, relative to the loss where that is above 1.
@@ -17,12 +17,13 @@ const AGREES: f64 = 1e-9;
 ///
 /// # Example
 /// ```
-/// use hhalign::{lesson::losses::beside_library, loss::{PairLogps, PreferenceLoss, Values}};
-/// let logps = PairLogps {
+/// use hhalign::lesson::losses::beside_library;
+/// use hhalign::loss::{PairLogps, PairValues, PreferenceLoss, Values};
+/// let logps = PairLogps::new(PairValues {
 ///     policy_chosen: Values::new(&[-20.0, -26.0]), ref_chosen: Values::new(&[-20.0, -30.0]),
 ///     policy_rejected: Values::new(&[-20.0, -24.0]), ref_rejected: Values::new(&[-20.0, -18.0]),
 ///     chosen_tokens: vec![10, 14], rejected_tokens: vec![10, 8],
-/// };
+/// })?;
 /// let by_hand = [(PreferenceLoss::Sigmoid, vec![2f64.ln(), (-1f64).exp().ln_1p()])];
 /// let table = beside_library("DPO", &["a tie", "D = 10"], &logps, 0.1, &by_hand)?;
 /// assert!(table.to_string().contains("all agree"));
@@ -41,7 +42,7 @@ pub fn beside_library(
     let (mut labels, mut gaps, mut wrong) = (vec![], vec![], vec![]);
     let mut values = vec![vec![]; names.len()];
     for (loss, hand) in by_hand {
-        let library = Values::from_tensor(loss.losses(pairs, beta)?).to_vec();
+        let library = plain(&loss.losses(pairs, beta)?);
         if [hand.len(), names.len()].iter().any(|&n| n != library.len()) {
             return Err(Error::new(
                 format!("{}: one name and one value by hand for each pair", loss.name()),
@@ -103,7 +104,7 @@ pub fn check_half_weight(beta: f64) -> Check {
     if beta == 0.0 {
         return no("change the 0.0 to a β, and run the cell again; at β = 0 every pair would be a tie");
     }
-    if !(beta > 0.0 && beta.is_finite()) {
+    if check_beta(beta).is_err() {
         return no(format!("β must be a positive number, and {beta} is none: see the table of pulls in section 2"));
     }
     let ratio = sigma(-beta * D) / 0.5;

@@ -10,8 +10,9 @@ use super::{Phase, describe, name_of, take_up};
 use crate::error::{Error, Result};
 use crate::loss::PreferenceLoss;
 use crate::model::Gpt;
+use crate::reward::RewardModel;
 use crate::table::Table;
-use crate::train::{Change, History, Outcome, Progress, Recipe, TrainConfig, progress_line};
+use crate::train::{Change, History, Origin, Outcome, Progress, Recipe, TrainConfig, progress_line};
 
 /// A run that goes on in its own thread. Dropping the handle does not end the run: [`Pausable::stop`] does.
 ///
@@ -144,8 +145,7 @@ impl Run {
     /// # Errors
     /// A failure of the tensor library.
     pub fn model(&self) -> Result<Gpt> {
-        self.shared.bring_up_to_date();
-        let _between_steps = self.shared.progress();
+        let _between_steps = self.shared.synced_progress();
         self.shared.model.freeze()
     }
 
@@ -161,16 +161,30 @@ impl Run {
         Gpt::from_parameters(self.shared.model.config.clone(), best.clone(), false)
     }
 
-    /// β in force, which may have been changed on the way; `None` for SFT.
+    /// The reward model of the best step so far; as [`RewardModel::train`] gives it where the run has ended.
+    ///
+    /// # Errors
+    /// A run of another kind, or nothing was evaluated yet.
+    pub fn reward_model(&self) -> Result<RewardModel> {
+        let Recipe::Reward(config) = self.shared.recipe() else {
+            let fix = "RewardConfig::start begins one";
+            return Err(Error::new("this run trains no reward model", self.shared.recipe().kind(), fix));
+        };
+        let early = self.phase() == Phase::Finished && self.step() < config.train.max_steps;
+        let outcome = self.shared.progress().map(|progress| progress.outcome(self.shared.recipe(), early));
+        let outcome = outcome.ok_or_else(|| {
+            Error::new("the run has not begun yet", self.phase().to_string(), "wait a little: run.wait(5.0)")
+        })?;
+        RewardModel::from_outcome(config, &self.shared.model, outcome, self.shared.sources.pairs.max_length)
+    }
+
+    /// β in force, which may have been changed on the way; `None` for SFT and reward models.
     pub fn beta(&self) -> Option<f64> {
         let mut recipe = self.shared.recipe().clone();
         if let Some(progress) = self.shared.progress() {
             recipe.apply(&progress.state.changes);
         }
-        match recipe {
-            Recipe::Sft(_) => None,
-            Recipe::Dpo(dpo) => Some(dpo.beta),
-        }
+        recipe.beta()
     }
 
     /// Waits for the end and gives the outcome.
@@ -189,7 +203,7 @@ impl Run {
         }
         let progress = self.shared.progress().expect("a run that ended without an error has begun");
         let early = progress.state.step < self.shared.recipe().train().max_steps && self.phase() == Phase::Finished;
-        Ok(progress.outcome(early))
+        Ok(progress.outcome(self.shared.recipe(), early))
     }
 
     /// Waits until the run has taken so many steps, or has ended, or is paused; returns the steps taken.
@@ -239,7 +253,7 @@ impl Run {
         let losses: Vec<f64> = progress.state.history.series("loss").iter().map(|p| p.1).collect();
         let training = phase == Phase::Training;
         let left = progress.state.seconds_left().filter(|_| training);
-        let line = progress_line(recipe.kind(), recipe.headline(), &progress.state, left);
+        let line = progress_line(recipe, &progress.state, left);
         let phase = if training { String::new() } else { format!("  {phase}") };
         format!("{line}{phase}  {}", super::views::sparkline(&losses, 16))
     }
@@ -251,7 +265,7 @@ impl Run {
     /// A rate that is not positive, or a run that has ended.
     pub fn set_lr(&self, learning_rate: f64) -> Result<()> {
         TrainConfig { learning_rate, ..self.shared.recipe().train().clone() }.check()?;
-        self.shared.wish(Change::LearningRate(learning_rate))
+        self.shared.request(Change::LearningRate(learning_rate))
     }
 
     /// Another β from the next step on, marked likewise.
@@ -263,9 +277,10 @@ impl Run {
             Recipe::Sft(_) => {
                 Err(Error::new("supervised fine-tuning has no beta", beta.to_string(), "set it on a DPO run"))
             }
+            Recipe::Reward(_) => Err(Error::new("a reward model has no beta", beta.to_string(), "set it on a DPO run")),
             Recipe::Dpo(dpo) => {
                 dpo.loss.check(beta)?;
-                self.shared.wish(Change::Beta(beta))
+                self.shared.request(Change::Beta(beta))
             }
         }
     }
@@ -289,9 +304,8 @@ impl Run {
     pub fn fork(&self, change: impl FnOnce(&mut Branch)) -> Result<Self> {
         let shared = &self.shared;
         let ended = !self.phase().is_active();
-        shared.bring_up_to_date();
         let (model, progress) = {
-            let between_steps = shared.progress().ok_or_else(|| {
+            let between_steps = shared.synced_progress().ok_or_else(|| {
                 Error::new("the run has not begun yet", self.phase().to_string(), "wait a little: run.wait(5.0)")
             })?;
             (shared.model.fork()?, (*between_steps).clone())
@@ -308,11 +322,12 @@ impl Run {
             return Err(Error::new("the fork would end before it begins", got, "raise branch.train.max_steps"));
         }
         let progress = recipe.branch_from(progress, &shared.sources, &format!("fork of {}", parent.name))?;
-        let (settings, weights) = (recipe.identity(&shared.sources)?, model.hash()?);
-        let identity = format!("{settings}, fork of {} at {} with weights {weights}", parent.name, parent.step);
+        let weights = model.hash()?;
+        let origin = Origin::Fork { parent: parent.name.clone(), step: parent.step, weights };
+        let identity = recipe.identity(&shared.sources, origin)?;
         let note = format!("fork of {} at step {}", parent.name, parent.step);
-        let manifest = describe(recipe, &shared.sources, &model, identity, Some(parent));
-        let name = name_of(&manifest);
+        let manifest = describe(recipe, &shared.sources, &model, &identity, Some(parent));
+        let name = name_of(&manifest.recipe, &identity);
         let store = Store::new(&runs, &name);
         let new = store.checkpoints().is_empty();
         if new {
@@ -328,18 +343,22 @@ impl Run {
         let mut recipe = self.shared.recipe().clone();
         recipe.apply(&progress.state.changes);
         let (beta, loss) = match &recipe {
-            Recipe::Sft(_) => (0.0, PreferenceLoss::default()),
+            Recipe::Sft(_) | Recipe::Reward(_) => (0.0, PreferenceLoss::default()),
             Recipe::Dpo(dpo) => (dpo.beta, dpo.loss),
         };
         let mut branch = Branch { train: recipe.train().clone(), beta, loss };
         change(&mut branch);
         match &mut recipe {
-            Recipe::Sft(_) if (branch.beta, branch.loss) != (beta, loss) => {
-                let fix = "change branch.train";
-                return Err(Error::new("supervised fine-tuning has neither beta nor loss to change", "a fork", fix));
+            Recipe::Dpo(dpo) => (dpo.train, dpo.beta, dpo.loss) = (branch.train, branch.beta, branch.loss),
+            Recipe::Sft(_) | Recipe::Reward(_) if (branch.beta, branch.loss) != (beta, loss) => {
+                let what = match recipe.kind() {
+                    "sft" => "supervised fine-tuning has neither beta nor loss to change",
+                    _ => "a reward model has neither beta nor loss to change",
+                };
+                return Err(Error::new(what, "a fork", "change branch.train"));
             }
             Recipe::Sft(sft) => sft.train = branch.train,
-            Recipe::Dpo(dpo) => (dpo.train, dpo.beta, dpo.loss) = (branch.train, branch.beta, branch.loss),
+            Recipe::Reward(reward) => reward.train = branch.train,
         }
         recipe.check()?;
         Ok(recipe)

@@ -19,16 +19,15 @@ use serde::{Deserialize, Serialize};
 
 pub use self::handle::{Branch, Pausable, Run};
 use self::shared::Shared;
-use self::store::{Manifest, Parent, Store};
+use self::store::{Manifest, MaxLengths, Parent, Store};
 pub use self::sweep::Sweep;
 pub use self::views::overlay;
 use crate::batch::TokenizedPairs;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::model::Gpt;
-use crate::rng::sha256_hex;
 use crate::table::{Column, Table};
-use crate::train::{Dpo, Progress, Recipe, Sft, Sources};
+use crate::train::{Dpo, Identity, Origin, Progress, Recipe, RewardConfig, Sft, Sources};
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +98,19 @@ impl Dpo {
     }
 }
 
+impl RewardConfig {
+    /// Begins the training of a reward model in a thread of its own and returns at once; as [`Sft::start`].
+    /// [`Run::reward_model`] gives the model of its best step.
+    ///
+    /// # Errors
+    /// As [`Sft::start`], or pairs that do not fit the model.
+    pub fn start(&self, start: &Gpt, pairs: &TokenizedPairs, watched: &TokenizedPairs) -> Result<Run> {
+        self.check_sources(start, pairs, watched)?;
+        let (pairs, held_out) = (Arc::new(pairs.clone()), Arc::new(watched.clone()));
+        self::start(Recipe::Reward(self.clone()), Sources { pairs, held_out, reference: None }, start)
+    }
+}
+
 fn dpo_sources(reference: &Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Sources> {
     let reference = reference.freeze()?;
     let hash = reference.hash()?;
@@ -127,32 +139,32 @@ static HERE: Mutex<BTreeMap<PathBuf, Weak<Shared>>> = Mutex::new(BTreeMap::new()
 
 fn start(recipe: Recipe, sources: Sources, model: &Gpt) -> Result<Run> {
     recipe.check()?;
-    let version = env!("CARGO_PKG_VERSION");
-    let identity = format!("hhalign {version}, {}, first weights {}", recipe.identity(&sources)?, model.hash()?);
-    let manifest = describe(recipe, &sources, model, identity, None);
-    let name = name_of(&manifest);
+    let identity = recipe.identity(&sources, Origin::Weights(model.hash()?))?;
+    let manifest = describe(recipe, &sources, model, &identity, None);
+    let name = name_of(&manifest.recipe, &identity);
     take_up(&runs_folder(), name, manifest, sources, || model.fork())
 }
 
-fn describe(recipe: Recipe, sources: &Sources, model: &Gpt, identity: String, parent: Option<Parent>) -> Manifest {
+fn describe(recipe: Recipe, sources: &Sources, model: &Gpt, identity: &Identity, parent: Option<Parent>) -> Manifest {
     Manifest {
         recipe,
         model: model.config.clone(),
-        identity,
+        identity: identity.to_string(),
         pairs: sources.pairs.hash.clone(),
         held_out: sources.held_out.hash.clone(),
         reference: sources.reference.as_ref().map(|r| r.1.clone()),
+        max_lengths: Some(MaxLengths { pairs: sources.pairs.max_length, held_out: sources.held_out.max_length }),
         parent,
     }
 }
 
 /// `dpo-beta0.1-3fa2c1d0`: the kind, what a reader looks for first, and a hash of all that decides the run.
-fn name_of(manifest: &Manifest) -> String {
-    let hash = sha256_hex([manifest.identity.as_bytes()], 8);
-    match &manifest.recipe {
-        Recipe::Sft(_) => format!("sft-{hash}"),
+fn name_of(recipe: &Recipe, identity: &Identity) -> String {
+    let hash = identity.hash(8);
+    match recipe {
         Recipe::Dpo(dpo) if (1e-4..1e4).contains(&dpo.beta) => format!("dpo-beta{}-{hash}", dpo.beta),
         Recipe::Dpo(dpo) => format!("dpo-beta{:e}-{hash}", dpo.beta),
+        Recipe::Sft(_) | Recipe::Reward(_) => format!("{}-{hash}", recipe.kind()),
     }
 }
 
@@ -174,14 +186,17 @@ fn take_up(
         let phase = shared.control().phase;
         if phase.is_active() || phase == Phase::Finished {
             let note = if phase.is_active() { "was running already" } else { "had finished before" };
-            let note = format!("{note}{}", changed(shared.progress().as_deref()));
+            let log = other_log(&manifest.recipe, shared.recipe());
+            let note = format!("{note}{}{log}", changed(shared.progress().as_deref()));
             return Ok(Run::new(shared, note));
         }
     }
     if let Recipe::Dpo(dpo) = &mut manifest.recipe {
         dpo.cache.get_or_insert_with(|| runs.join("shared"));
     }
-    let known = store.manifest().ok().is_some_and(|there| there.identity == manifest.identity);
+    let there = store.manifest().ok().filter(|there| there.identity == manifest.identity);
+    let log = there.as_ref().map(|there| other_log(&manifest.recipe, &there.recipe)).unwrap_or_default();
+    let known = there.is_some();
     let (checkpoint, damaged) = if known { newest(&store) } else { (None, 0) };
     let last = checkpoint.as_ref().map(|c| c.0);
     let finished = store.standing().is_some_and(|s| s.phase == Phase::Finished && Some(s.step) == last);
@@ -191,8 +206,8 @@ fn take_up(
             let progress = Progress::read(path, &shared.model)?;
             let changed = changed(Some(&progress));
             let _ = shared.progress.set(RwLock::new(progress));
-            shared.is_ended(Phase::Finished);
-            format!("had finished before, at step {step}{changed}")
+            shared.set_phase(Phase::Finished);
+            format!("had finished before, at step {step}{changed}{log}")
         }
         found => {
             let lock = shared.store.lock()?;
@@ -208,6 +223,14 @@ fn take_up(
     };
     here.insert(folder, Arc::downgrade(&shared));
     Ok(Run::new(shared, note))
+}
+
+/// What a reader must know of a run that was found by settings that log at other steps.
+fn other_log(asked: &Recipe, found: &Recipe) -> String {
+    match (asked.train().log_every, found.train().log_every) {
+        (asked, found) if asked == found => String::new(),
+        (_, found) => format!("; its log has a record every {found} steps"),
+    }
 }
 
 /// What a reader must know of a run that did not keep the settings it is named after.

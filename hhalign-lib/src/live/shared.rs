@@ -1,4 +1,4 @@
-//! What a run's handle and its thread share: weights and progress to read, and wishes to be granted.
+//! What a run's handle and its thread share: weights and progress to read, and requests to apply.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -9,7 +9,7 @@ use super::store::{Manifest, Standing, Store};
 use crate::error::{Error, Result};
 use crate::model::Gpt;
 use crate::parallel::{self, Gate};
-use crate::train::{Change, Observer, Occasion, Progress, Recipe, Sources, Wishes};
+use crate::train::{Change, Observer, Progress, Recipe, Requests, SavePoint, Sources};
 
 /// Longest time between two saves of a run, unless a save itself takes long.
 const SAVE_EVERY: Duration = Duration::from_secs(15);
@@ -29,16 +29,16 @@ pub(super) struct Shared {
     changed: Condvar,
 }
 
-/// What is wished of the run and what is known of it.
+/// What is requested of the run and what is known of it.
 pub(super) struct Control {
     pub(super) phase: Phase,
     pub(super) error: Option<Error>,
     pause: bool,
     stop: bool,
     changes: Vec<Change>,
-    /// Whether the weights here lag behind those of a GPU, and somebody waits for them.
-    lags: bool,
-    look: bool,
+    /// Whether the weights here are older than those of a GPU, and somebody waits for them.
+    is_stale: bool,
+    wanted: bool,
     paused_at: Option<Instant>,
     idle: Duration,
     saved_at: Instant,
@@ -53,8 +53,8 @@ impl Shared {
             pause: false,
             stop: false,
             changes: vec![],
-            lags: false,
-            look: false,
+            is_stale: false,
+            wanted: false,
             paused_at: None,
             idle: Duration::ZERO,
             saved_at: Instant::now(),
@@ -78,11 +78,24 @@ impl Shared {
     }
 
     /// Returns when the weights here are those of the last step, also where a GPU has them.
-    pub(super) fn bring_up_to_date(&self) {
+    pub(super) fn sync(&self) {
         let mut control = self.control();
-        control.look = control.lags;
-        while control.look && control.phase.is_active() {
+        control.wanted = control.is_stale;
+        while control.wanted && control.phase.is_active() {
             control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The run between two steps, with the weights of that step on this processor; `None` while it is still being prepared.
+    pub(super) fn synced_progress(&self) -> Option<RwLockReadGuard<'_, Progress>> {
+        loop {
+            self.sync();
+            let progress = self.progress()?;
+            // A step that was taken since has set this under the lock that is held here.
+            let control = self.control();
+            if !control.is_stale || !control.phase.is_active() {
+                return Some(progress);
+            }
         }
     }
 
@@ -126,7 +139,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn wish(&self, change: Change) -> Result<()> {
+    pub(super) fn request(&self, change: Change) -> Result<()> {
         let mut control = self.control();
         if !control.phase.is_active() || control.stop {
             let got = format!("the run is {}", control.phase);
@@ -145,12 +158,12 @@ impl Shared {
             // Cells compile beside this thread: where cores are few they go first. Threads begun here inherit it.
             let _ = rustix::process::setpriority_process(None, 10);
             let watch = Watch(&shared);
-            let follow = || {
+            let train = || {
                 let Shared { sources, model, progress, .. } = &*shared;
                 shared.store.describe(&shared.manifest, sources)?;
-                shared.recipe().follow(sources, model, resume.as_deref(), progress, &watch)
+                shared.recipe().train_from(sources, model, resume.as_deref(), progress, &watch)
             };
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(follow))
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(train))
                 .unwrap_or_else(|panic| Err(parallel::panicked(&*panic)));
             let (phase, error) = match result {
                 Ok(outcome) if outcome.steps < shared.recipe().train().max_steps && !outcome.stopped_early => {
@@ -184,7 +197,7 @@ impl Shared {
     }
 
     /// A run that had ended before: there is nothing to do, and all to see.
-    pub(super) fn is_ended(&self, phase: Phase) {
+    pub(super) fn set_phase(&self, phase: Phase) {
         self.control().phase = phase;
     }
 }
@@ -206,30 +219,35 @@ impl Observer for Watch<'_> {
         Some(self.0.clone())
     }
 
-    fn wishes(&self) -> Wishes {
-        self.0.pass();
+    fn requests(&self) -> Option<Requests> {
         let mut control = self.0.control();
-        Wishes { changes: std::mem::take(&mut control.changes), stop: control.stop }
+        while control.pause {
+            if control.is_stale {
+                return None;
+            }
+            control = self.0.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(Requests { changes: std::mem::take(&mut control.changes), stop: control.stop })
     }
 
-    fn is_looked_at(&self) -> bool {
+    fn wants_weights(&self) -> bool {
         let control = self.0.control();
-        control.lags && (control.look || control.pause)
+        control.is_stale && (control.wanted || control.pause)
     }
 
-    fn lags(&self, behind: bool) {
+    fn set_stale(&self, is_stale: bool) {
         let mut control = self.0.control();
-        (control.lags, control.look) = (behind, control.look && behind);
+        (control.is_stale, control.wanted) = (is_stale, control.wanted && is_stale);
         drop(control);
         self.0.changed.notify_all();
     }
 
-    fn will_keep(&self, progress: &Progress, occasion: Occasion) -> bool {
+    fn will_save(&self, progress: &Progress, point: SavePoint) -> bool {
         let (shared, step) = (self.0, progress.state.step);
-        match occasion {
-            Occasion::Begin => !shared.store.checkpoints().contains_key(&step),
-            Occasion::Changed | Occasion::End => true,
-            Occasion::Step => {
+        match point {
+            SavePoint::Begin => !shared.store.checkpoints().contains_key(&step),
+            SavePoint::Changed | SavePoint::End => true,
+            SavePoint::Step => {
                 let control = shared.control();
                 step.is_multiple_of(shared.recipe().train().checkpoint_every)
                     || control.saved_at.elapsed() > SAVE_EVERY.max(control.save_took * SAVE_SHARE)
@@ -242,15 +260,15 @@ impl Observer for Watch<'_> {
         (control.idle + control.paused_at.map_or(Duration::ZERO, |t| t.elapsed())).as_secs_f64()
     }
 
-    fn keep(&self, model: &Gpt, progress: &Progress, occasion: Occasion) -> Result<()> {
+    fn at_save_point(&self, model: &Gpt, progress: &Progress, point: SavePoint) -> Result<()> {
         let shared = self.0;
-        if occasion == Occasion::Begin {
+        if point == SavePoint::Begin {
             let mut control = shared.control();
             if control.phase == Phase::Preparing {
                 control.phase = Phase::Training;
             }
         }
-        if self.will_keep(progress, occasion) {
+        if self.will_save(progress, point) {
             let begin = Instant::now();
             if !shared.store.is_there() {
                 shared.store.describe(&shared.manifest, &shared.sources)?;

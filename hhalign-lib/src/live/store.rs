@@ -29,8 +29,18 @@ pub(super) struct Manifest {
     pub(super) pairs: String,
     pub(super) held_out: String,
     pub(super) reference: Option<String>,
+    /// The lengths that both sides were cut to: equal ids are stored once, whatever they were cut to.
+    #[serde(default)]
+    pub(super) max_lengths: Option<MaxLengths>,
     /// The run that it was forked from.
     pub(super) parent: Option<Parent>,
+}
+
+/// `max_length` of a run's pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MaxLengths {
+    pub(super) pairs: usize,
+    pub(super) held_out: usize,
 }
 
 /// Where a fork left its parent.
@@ -122,7 +132,7 @@ impl Store {
             let path = self.object("model", hash);
             if !is_whole(&path) {
                 let config = serde_json::to_string(&reference.config)?;
-                write_tensors(&path, reference.parameters(), HashMap::from([("hhalign_model".into(), config)]))?;
+                write_tensors(&path, &reference.named_parameters(), HashMap::from([("hhalign_model".into(), config)]))?;
             }
         }
         let path = self.0.join("run.json");
@@ -134,8 +144,12 @@ impl Store {
 
     /// Reads back what the run learns from.
     pub(super) fn sources(&self, manifest: &Manifest) -> Result<Sources> {
-        let pairs = Arc::new(read_pairs(&self.object("pairs", &manifest.pairs))?);
-        let held_out = Arc::new(read_pairs(&self.object("pairs", &manifest.held_out))?);
+        let mut pairs = read_pairs(&self.object("pairs", &manifest.pairs))?;
+        let mut held_out = read_pairs(&self.object("pairs", &manifest.held_out))?;
+        if let Some(lengths) = manifest.max_lengths {
+            (pairs.max_length, held_out.max_length) = (lengths.pairs, lengths.held_out);
+        }
+        let (pairs, held_out) = (Arc::new(pairs), Arc::new(held_out));
         let reference = match &manifest.reference {
             Some(hash) => {
                 let path = self.object("model", hash);

@@ -49,6 +49,7 @@ impl Run {
         match self.shared.recipe() {
             Recipe::Sft(_) => figures::sft_curves(&history),
             Recipe::Dpo(_) => figures::dpo_curves(&history),
+            Recipe::Reward(_) => figures::reward_curves(&history),
         }
     }
 
@@ -69,13 +70,19 @@ impl Run {
     /// A failure of the tokenizer or of the model.
     pub fn samples(&self, tokenizer: &Tokenizer, n: usize) -> Result<View> {
         let (sources, step) = (&self.shared.sources, self.step());
+        if let Recipe::Reward(_) = self.shared.recipe() {
+            let fix = "score replies with run.reward_model()?";
+            return Err(Error::new("a reward model gives rewards, not replies", self.name(), fix));
+        }
         if n == 0 || sources.held_out.is_empty() {
             return Err(Error::new("no prompt to reply to", format!("n = {n}"), "ask for at least one"));
         }
         tokenizer.check_fits(self.shared.model.config.vocab_size)?;
         let pairs = &sources.held_out.pairs[..n.min(sources.held_out.len())];
         let prompts: Vec<Vec<u32>> = pairs.iter().map(|p| p.prompt.clone()).collect();
-        let sampler = Sampler { temperature: 0.7, seed: self.shared.recipe().train().seed, ..Sampler::default() };
+        let train = self.shared.recipe().train();
+        let (seed, compute) = (train.seed, train.compute.clone());
+        let sampler = Sampler { temperature: 0.7, seed, compute, ..Sampler::default() };
         let eos = Some(sources.held_out.eos_id());
         let now = sampler.ids(&self.model()?, prompts.clone(), eos)?;
         let (name, before) = match &sources.reference {
@@ -126,6 +133,11 @@ pub fn overlay(runs: &[Run]) -> Figure {
     if runs.iter().all(|run| matches!(run.shared.recipe(), Recipe::Sft(_))) {
         return figure.panel(panel("Training loss", "nats per reply token", "loss"));
     }
+    if runs.iter().all(|run| matches!(run.shared.recipe(), Recipe::Reward(_))) {
+        return figure
+            .panel(panel("Held-out accuracy", "share of pairs ranked right", "eval_accuracy").level(0.5, "chance"))
+            .panel(panel("Held-out margin", "r(chosen) - r(rejected)", "eval_margin"));
+    }
     figure
         .panel(panel("Held-out accuracy", "share of pairs ranked right", "eval_rewards/accuracies").level(0.5, "chance"))
         .panel(panel("Held-out margin", "β · D, nats", "eval_rewards/margins"))
@@ -138,7 +150,7 @@ impl Run {
         let betas = |run: &Self| match run.shared.recipe() {
             Recipe::Dpo(dpo) if run.beta() == Some(dpo.beta) => Some(format!("β = {}", dpo.beta)),
             Recipe::Dpo(dpo) => Some(format!("β = {} → {}", dpo.beta, run.beta().unwrap_or(dpo.beta))),
-            Recipe::Sft(_) => None,
+            Recipe::Sft(_) | Recipe::Reward(_) => None,
         };
         match betas(self) {
             Some(own) if among.iter().filter(|other| betas(other).as_ref() == Some(&own)).count() == 1 => own,

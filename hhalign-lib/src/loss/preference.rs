@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::PairLogps;
+use super::{PairLogps, check_beta};
 use crate::error::{Error, Result};
 use crate::nn::log_sigmoid;
 
@@ -17,12 +17,12 @@ const MAX_EXPONENT: f64 = 80.0;
 ///
 /// # Example
 /// ```
-/// use hhalign::loss::{PairLogps, PreferenceLoss, Values};
+/// use hhalign::loss::{PairLogps, PairValues, PreferenceLoss, Values};
 /// let same = Values::new(&[-12.0, -30.0]);
-/// let logps = PairLogps {
-///     policy_chosen: same.clone(), ref_chosen: same.clone(), policy_rejected: same.clone(), ref_rejected: same,
+/// let logps = PairLogps::new(PairValues {
+///     policy_chosen: same, ref_chosen: same, policy_rejected: same, ref_rejected: same,
 ///     chosen_tokens: vec![4, 9], rejected_tokens: vec![5, 7],
-/// };
+/// })?;
 /// let loss = PreferenceLoss::Sigmoid.mean(&logps, 0.1)?;
 /// assert!((loss - 2f64.ln()).abs() < 1e-12);
 /// # Ok::<(), hhalign::error::Error>(())
@@ -112,8 +112,11 @@ pub enum PreferenceLoss {
 }
 
 impl PreferenceLoss {
-    /// The losses with the settings that their papers or TRL use, for lessons and tests.
-    pub const ALL: [Self; 22] = [
+    /// All losses with the settings that their papers or TRL use, for lessons and tests.
+    ///
+    /// α of the alpha divergence is 0.5, half-way between forward and reverse KL: TRL's default is
+    /// the forward KL, which stands here by its own name.
+    pub const ALL: [Self; 23] = [
         Self::Sigmoid,
         Self::Cdpo { label_smoothing: 0.1 },
         Self::Robust { label_smoothing: 0.1 },
@@ -132,6 +135,7 @@ impl PreferenceLoss {
         Self::SigmoidNorm,
         Self::ForwardKl,
         Self::JensenShannon,
+        Self::AlphaDivergence { alpha: 0.5 },
         Self::SimPo { gamma: 0.5 },
         Self::Cpo { alpha: 1.0 },
         Self::Orpo { lambda: 0.1 },
@@ -182,8 +186,7 @@ impl PreferenceLoss {
     pub fn losses(&self, logps: &PairLogps, beta: f64) -> Result<Tensor> {
         self.check(beta)?;
         logps.check()?;
-        let a = (logps.policy_chosen.tensor() - logps.ref_chosen.tensor())?;
-        let b = (logps.policy_rejected.tensor() - logps.ref_rejected.tensor())?;
+        let [a, b] = logps.logratios();
         let d = (&a - &b)?;
         let half = 0.5 / beta;
         let ls = |x: &Tensor| log_sigmoid(x);
@@ -216,8 +219,8 @@ impl PreferenceLoss {
             Self::BcoPair => (ls(&(&a * beta)?)? + ls(&(&b * -beta)?)?)?.neg()?,
             Self::SppoHard => ((a - half)?.sqr()? + (b + half)?.sqr()?)?,
             Self::Aot { label_smoothing } => {
-                let policy = sorted(&(logps.policy_chosen.tensor() - logps.policy_rejected.tensor())?)?;
-                let reference = sorted(&(logps.ref_chosen.tensor() - logps.ref_rejected.tensor())?)?;
+                let policy = sorted(&(&logps.policy_chosen - &logps.policy_rejected)?)?;
+                let reference = sorted(&(&logps.ref_chosen - &logps.ref_rejected)?)?;
                 smoothed(&((policy - reference)? * beta)?, label_smoothing)?
             }
             Self::AotUnpaired { label_smoothing } => {
@@ -243,18 +246,18 @@ impl PreferenceLoss {
             }
             Self::SimPo { gamma } => {
                 let [lw, ll] = logps.lengths()?;
-                let margin = ((logps.policy_chosen.tensor() / lw)? - (logps.policy_rejected.tensor() / ll)?)?;
+                let margin = ((&logps.policy_chosen / lw)? - (&logps.policy_rejected / ll)?)?;
                 ls(&((margin * beta)? - gamma)?)?.neg()?
             }
             Self::Cpo { alpha } => {
                 let [lw, _] = logps.lengths()?;
-                let margin = (logps.policy_chosen.tensor() - logps.policy_rejected.tensor())?;
-                let nll = (logps.policy_chosen.tensor() / lw)?.neg()?;
+                let margin = (&logps.policy_chosen - &logps.policy_rejected)?;
+                let nll = (&logps.policy_chosen / lw)?.neg()?;
                 (ls(&(margin * beta)?)?.neg()? + (nll * alpha)?)?
             }
             Self::Orpo { lambda } => {
                 let [lw, ll] = logps.lengths()?;
-                let (w, l) = ((logps.policy_chosen.tensor() / lw)?, (logps.policy_rejected.tensor() / ll)?);
+                let (w, l) = ((&logps.policy_chosen / lw)?, (&logps.policy_rejected / ll)?);
                 let log_odds = ((&w - &l)? - (log_one_minus_exp(&w)? - log_one_minus_exp(&l)?)?)?;
                 (w.neg()? - (ls(&log_odds)? * lambda)?)?
             }
@@ -271,7 +274,7 @@ impl PreferenceLoss {
     /// # Errors
     /// As [`PreferenceLoss::losses`].
     pub fn mean(&self, logps: &PairLogps, beta: f64) -> Result<f64> {
-        Ok(super::Values::from_tensor(self.losses(logps, beta)?).mean())
+        super::mean(&self.losses(logps, beta)?)
     }
 
     /// Says what is wrong with `beta` or a setting, if anything.
@@ -279,9 +282,7 @@ impl PreferenceLoss {
     /// # Errors
     /// The setting, its value, and its range.
     pub fn check(&self, beta: f64) -> Result<()> {
-        if !(beta > 0.0 && beta.is_finite()) {
-            return Err(Error::new("beta must be positive", beta.to_string(), "0.1 is usual; 0.01 to 0.5 are tried"));
-        }
+        check_beta(beta)?;
         let (name, value, low, high) = match *self {
             Self::Cdpo { label_smoothing: e } | Self::Robust { label_smoothing: e } => {
                 ("label_smoothing", e, 0.0, 0.499_999)

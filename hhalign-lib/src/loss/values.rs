@@ -1,101 +1,230 @@
-//! A short vector of numbers, one for each pair, with the arithmetic that a lesson needs and a gradient behind it.
+//! A short vector of numbers, one for each pair, with the arithmetic that a lesson needs.
 
-use std::ops::{Add, Mul, Neg, Sub};
+use std::fmt;
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::error::Result;
+use super::arena::{self, Vector};
+use crate::error::{Error, Result};
 use crate::nn;
 
-/// Numbers, one for each pair or sequence of a batch, (B).
+/// Numbers, one for each pair or sequence of a batch, (B), with a gradient where they have one.
+///
+/// `Values` is a `Copy` handle: a formula takes it by value, and a notebook cell that uses a
+/// variable leaves it to the next cell. Two `Values` of one length, or `Values` and a number, can be
+/// added, subtracted, multiplied and divided. An operation that fails gives failed values, and so
+/// does every operation on those; the first error comes out at the next `?`, or when they are shown.
+///
+/// The numbers are stored in an arena of the process. Of old handles it drops the gradient first
+/// (asking for it is an error then), and after 100,000 newer ones the numbers.
 ///
 /// # Example
 /// ```
 /// use hhalign::loss::Values;
 /// let a = Values::new(&[1.0, 2.0]);
 /// let b = Values::new(&[0.5, 4.0]);
-/// assert_eq!((&(&a - &b) * 0.1).to_vec(), vec![0.05, -0.2]);
+/// let beta = 0.1;
+/// assert_eq!((beta * (a - b)).to_vec()?, [0.05, -0.2]);
+/// let loss = -(beta * (a - b)).log_sigmoid()?;
+/// assert!((loss.mean()? - 0.7333).abs() < 1e-4);
+/// let of_three_pairs = Values::new(&[1.0, 2.0, 3.0]);
+/// let failed = 1.0 - (a - of_three_pairs); // no panic
+/// assert!(failed.to_vec().unwrap_err().got().contains("2 and 3"));
+/// # Ok::<(), hhalign::error::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Values(Tensor);
+#[derive(Clone, Copy)]
+pub struct Values {
+    id: u64,
+}
 
 impl Values {
-    /// Values in f64, without a gradient.
+    /// Makes values in f64, without a gradient.
     pub fn new(values: &[f64]) -> Self {
-        Self(Tensor::new(values, &Device::Cpu).expect("a slice becomes a tensor"))
+        match Tensor::new(values, &Device::Cpu) {
+            Ok(tensor) => Self::store(Vector::new(tensor)),
+            Err(error) => Self::store(Vector::failed(error.into())),
+        }
     }
 
-    /// Values of a tensor (B), with its gradient.
+    /// Makes values of a tensor (B), with its gradient. A tensor of another rank gives failed values.
     pub fn from_tensor(tensor: Tensor) -> Self {
-        Self(tensor)
+        Self::store(match vector_of(tensor) {
+            Ok(tensor) => Vector::new(tensor),
+            Err(error) => Vector::failed(error),
+        })
     }
 
-    /// The tensor behind it, (B).
-    pub fn tensor(&self) -> &Tensor {
-        &self.0
+    fn store(vector: Vector) -> Self {
+        Self { id: arena::insert(vector) }
     }
 
-    /// The numbers.
-    pub fn to_vec(&self) -> Vec<f64> {
-        self.0.to_dtype(DType::F64).and_then(|t| t.to_vec1()).expect("a vector of numbers")
+    /// Returns the tensor (B) with its gradient.
+    ///
+    /// # Errors
+    /// The operation that gave these values failed, or their gradient was released since.
+    pub fn tensor(self) -> Result<Tensor> {
+        arena::get(self.id).tensor()
     }
 
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.0.elem_count()
+    /// Returns the numbers.
+    ///
+    /// # Errors
+    /// The operation that gave these values failed.
+    pub fn to_vec(self) -> Result<Vec<f64>> {
+        numbers(arena::get(self.id).content()?)
+    }
+
+    /// Returns how many there are.
+    ///
+    /// # Errors
+    /// The operation that gave these values failed.
+    pub fn len(self) -> Result<usize> {
+        Ok(arena::get(self.id).content()?.elem_count())
     }
 
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Their mean.
-    pub fn mean(&self) -> f64 {
-        self.to_vec().iter().sum::<f64>() / self.len() as f64
-    }
-
-    /// log σ of each; see [`nn::log_sigmoid`].
     ///
     /// # Errors
-    /// A failure of the tensor library.
-    pub fn log_sigmoid(&self) -> Result<Self> {
-        Ok(Self(nn::log_sigmoid(&self.0)?))
+    /// The operation that gave these values failed.
+    pub fn is_empty(self) -> Result<bool> {
+        Ok(self.len()? == 0)
     }
 
-    /// σ of each, as exp(log σ): stable on both sides.
+    /// Returns their mean; of no values it is NaN.
     ///
     /// # Errors
-    /// A failure of the tensor library.
-    pub fn sigmoid(&self) -> Result<Self> {
-        Ok(Self(nn::log_sigmoid(&self.0)?.exp()?))
+    /// The operation that gave these values failed.
+    pub fn mean(self) -> Result<f64> {
+        mean(arena::get(self.id).content()?)
+    }
+
+    /// Returns log σ of each; see [`nn::log_sigmoid`].
+    ///
+    /// # Errors
+    /// The operation that gave these values failed.
+    pub fn log_sigmoid(self) -> Result<Self> {
+        self.map(nn::log_sigmoid).checked()
+    }
+
+    /// Returns σ of each, as exp(log σ): stable on both sides.
+    ///
+    /// # Errors
+    /// The operation that gave these values failed.
+    pub fn sigmoid(self) -> Result<Self> {
+        self.map(|x| Ok(nn::log_sigmoid(x)?.exp()?)).checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        arena::get(self.id).content()?;
+        Ok(self)
+    }
+
+    fn map(self, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Self {
+        let x = arena::get(self.id);
+        Self::store(Vector::computed(x.content().and_then(f), &[&x]))
+    }
+
+    fn zip(self, other: Self, operation: &Operation) -> Self {
+        let (x, y) = (arena::get(self.id), arena::get(other.id));
+        let content = match (x.content(), y.content()) {
+            (Ok(x), Ok(y)) => combined(x, y, operation),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+        Self::store(Vector::computed(content, &[&x, &y]))
     }
 }
 
-impl Sub for &Values {
-    type Output = Values;
-    fn sub(self, other: &Values) -> Values {
-        Values((&self.0 - &other.0).expect("values of one length"))
+/// Shows the numbers, or the error in place of them.
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_vec() {
+            Ok(numbers) => write!(f, "Values({numbers:?})"),
+            Err(error) => write!(f, "{error}"),
+        }
     }
 }
 
-impl Add for &Values {
-    type Output = Values;
-    fn add(self, other: &Values) -> Values {
-        Values((&self.0 + &other.0).expect("values of one length"))
+/// The tensor itself if it is a vector of floating-point numbers, or can be made one.
+pub(super) fn vector_of(tensor: Tensor) -> Result<Tensor> {
+    if tensor.rank() != 1 {
+        return Err(Error::new(
+            "values are a vector with one number for each pair",
+            format!("a tensor of shape {:?}", tensor.dims()),
+            "flatten the tensor, or take its mean as a number",
+        ));
     }
+    if tensor.dtype().is_float() { Ok(tensor) } else { Ok(tensor.to_dtype(DType::F64)?) }
 }
 
-impl Mul<f64> for &Values {
-    type Output = Values;
-    fn mul(self, factor: f64) -> Values {
-        Values((&self.0 * factor).expect("a vector of numbers"))
-    }
+/// The numbers of a vector, in f64.
+pub(super) fn numbers(vector: &Tensor) -> Result<Vec<f64>> {
+    Ok(vector.to_dtype(DType::F64)?.to_vec1()?)
 }
 
-impl Neg for &Values {
+/// The mean of a vector, summed in f64 from first to last.
+pub(crate) fn mean(vector: &Tensor) -> Result<f64> {
+    Ok(numbers(vector)?.iter().sum::<f64>() / vector.elem_count() as f64)
+}
+
+/// An operation on two vectors of one length.
+struct Operation {
+    /// What could not be done to values of two lengths.
+    done: &'static str,
+    on: fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+}
+
+fn combined(x: &Tensor, y: &Tensor, operation: &Operation) -> Result<Tensor> {
+    let (n, m) = (x.elem_count(), y.elem_count());
+    if n != m {
+        return Err(Error::new(
+            format!("values of two lengths cannot be {}", operation.done),
+            format!("{n} and {m}"),
+            "take both from the same pairs: one number for each pair",
+        ));
+    }
+    if x.dtype() == y.dtype() {
+        return Ok((operation.on)(x, y)?);
+    }
+    // Numbers of a lesson are in f64, those of a model in f32.
+    Ok((operation.on)(&x.to_dtype(DType::F64)?, &y.to_dtype(DType::F64)?)?)
+}
+
+/// The number as often as `like` has numbers.
+fn repeated(number: f64, like: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::full(number, like.shape(), like.device())?.to_dtype(like.dtype())?)
+}
+
+macro_rules! operators {
+    ($($Operator:ident $method:ident $done:literal),*) => {$(
+        impl $Operator<Values> for Values {
+            type Output = Values;
+            fn $method(self, other: Values) -> Values {
+                self.zip(other, &Operation { done: $done, on: Tensor::$method })
+            }
+        }
+
+        impl $Operator<f64> for Values {
+            type Output = Values;
+            fn $method(self, number: f64) -> Values {
+                self.map(|x| Ok(x.$method(&repeated(number, x)?)?))
+            }
+        }
+
+        impl $Operator<Values> for f64 {
+            type Output = Values;
+            fn $method(self, values: Values) -> Values {
+                values.map(|x| Ok(repeated(self, x)?.$method(x)?))
+            }
+        }
+    )*};
+}
+
+operators!(Add add "added", Sub sub "subtracted", Mul mul "multiplied", Div div "divided");
+
+impl Neg for Values {
     type Output = Values;
     fn neg(self) -> Values {
-        self * -1.0
+        self.map(|x| Ok(x.neg()?))
     }
 }

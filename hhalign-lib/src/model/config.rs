@@ -98,35 +98,6 @@ impl GptConfig {
         }
         Ok(())
     }
-
-    /// The name and shape of every parameter, in Hugging Face's order and naming.
-    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let c = self.n_embd;
-        let mut list = vec![
-            ("transformer.wte.weight".into(), vec![self.vocab_size, c]),
-            ("transformer.wpe.weight".into(), vec![self.block_size, c]),
-        ];
-        for layer in 0..self.n_layer {
-            let mut add = |name: &str, shape: Vec<usize>| list.push((format!("transformer.h.{layer}.{name}"), shape));
-            for (name, n_in, n_out) in
-                [("attn.c_attn", c, 3 * c), ("attn.c_proj", c, c), ("mlp.c_fc", c, 4 * c), ("mlp.c_proj", 4 * c, c)]
-            {
-                add(&format!("{name}.weight"), vec![n_in, n_out]);
-                add(&format!("{name}.bias"), vec![n_out]);
-            }
-            for name in ["ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias"] {
-                add(name, vec![c]);
-            }
-        }
-        list.push(("transformer.ln_f.weight".into(), vec![c]));
-        list.push(("transformer.ln_f.bias".into(), vec![c]));
-        list
-    }
-
-    /// Numbers in all parameters together; the head is tied to the token embedding and counts once.
-    pub fn n_parameters(&self) -> usize {
-        self.parameters().iter().map(|p| p.1.iter().product::<usize>()).sum()
-    }
 }
 
 /// In one line, for a report.

@@ -1,36 +1,26 @@
 //! A GPT-2 / nanoGPT transformer: pre-norm, tanh GELU, learned positions, tied head.
 
 mod config;
+mod parameters;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor, Var};
 use rand_distr::{Distribution, Normal};
 
 pub use self::config::{GptConfig, Preset};
+pub use self::parameters::{Affine, BlockParameters, ParameterSpec, Parameters};
 use crate::error::{Error, Result};
 use crate::nn::{self, Dropout};
 use crate::rng::{sha256_hex, stream};
-
-struct Block {
-    ln_1: [Tensor; 2],
-    c_attn: [Tensor; 2],
-    attn_c_proj: [Tensor; 2],
-    ln_2: [Tensor; 2],
-    c_fc: [Tensor; 2],
-    mlp_c_proj: [Tensor; 2],
-}
 
 /// The model. It is not `Clone`, since tensors share their storage: [`Gpt::freeze`] and [`Gpt::fork`] say what they do.
 pub struct Gpt {
     /// Its sizes.
     pub config: GptConfig,
-    parameters: BTreeMap<String, Tensor>,
-    vars: BTreeMap<String, Var>,
-    wte: Tensor,
-    wpe: Tensor,
-    blocks: Vec<Block>,
-    ln_f: [Tensor; 2],
+    parameters: Parameters<Tensor>,
+    /// The same storage as `parameters`, open to an optimiser; `None` for a frozen model.
+    vars: Option<Parameters<Var>>,
 }
 
 impl Gpt {
@@ -51,23 +41,22 @@ impl Gpt {
     /// ```
     pub fn new(config: GptConfig, seed: u64) -> Result<Self> {
         config.check()?;
-        let mut parameters = BTreeMap::new();
-        for (name, shape) in config.parameters() {
+        let depth = 0.02 / (2.0 * config.n_layer as f32).sqrt();
+        let parameters = config.parameters().try_map(|ParameterSpec { name, shape }| {
             let n: usize = shape.iter().product();
             let values: Vec<f32> = if name.ends_with("bias") {
                 vec![0.; n]
             } else if name.contains("ln_") {
                 vec![1.; n]
             } else {
-                let scale =
-                    if name.ends_with("c_proj.weight") { 0.02 / (2.0 * config.n_layer as f32).sqrt() } else { 0.02 };
+                let scale = if name.ends_with("c_proj.weight") { depth } else { 0.02 };
                 let normal = Normal::new(0f32, scale).expect("a positive deviation");
                 let mut rng = stream(seed, &name, &[]);
                 (0..n).map(|_| normal.sample(&mut rng)).collect()
             };
-            parameters.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
-        }
-        Self::from_parameters(config, parameters, true)
+            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        })?;
+        Self::from_tensors(config, parameters, true)
     }
 
     /// A model of given parameters, under Hugging Face's names; trainable, or frozen.
@@ -76,56 +65,37 @@ impl Gpt {
     /// A parameter that is missing, unknown or of another shape.
     pub fn from_parameters(config: GptConfig, given: BTreeMap<String, Tensor>, trainable: bool) -> Result<Self> {
         config.check()?;
-        let mut vars = BTreeMap::new();
-        let mut parameters = BTreeMap::new();
-        for (name, shape) in config.parameters() {
-            let tensor = given.get(&name).ok_or_else(|| {
-                Error::new(
-                    format!("the parameter {name} is missing"),
-                    format!("{} parameters", given.len()),
-                    "check that weights and config.json belong together",
-                )
+        let specs = config.parameters();
+        let fix = "check that weights and config.json belong together";
+        let parameters = specs.as_ref().try_map(|ParameterSpec { name, shape }| {
+            let tensor = given.get(name).ok_or_else(|| {
+                Error::new(format!("the parameter {name} is missing"), format!("{} parameters", given.len()), fix)
             })?;
             if tensor.dims() != shape {
-                return Err(Error::new(
-                    format!("{name} has another shape"),
-                    format!("{:?} instead of {shape:?}", tensor.dims()),
-                    "check that weights and config.json belong together",
-                ));
+                let got = format!("{:?} instead of {shape:?}", tensor.dims());
+                return Err(Error::new(format!("{name} has another shape"), got, fix));
             }
-            let copy =
-                tensor.to_dtype(if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?.copy()?.detach();
-            if trainable {
-                let var = Var::from_tensor(&copy)?;
-                parameters.insert(name.clone(), var.as_tensor().clone());
-                vars.insert(name, var);
-            } else {
-                parameters.insert(name, copy);
-            }
+            Ok(tensor.clone())
+        })?;
+        let known: BTreeSet<String> = specs.into_vec().into_iter().map(|spec| spec.name).collect();
+        if let Some(name) = given.keys().find(|name| !known.contains(*name)) {
+            return Err(Error::new("a parameter that this model does not have", name.as_str(), fix));
         }
-        if let Some(name) = given.keys().find(|n| !parameters.contains_key(*n)) {
-            return Err(Error::new(
-                "a parameter that this model does not have",
-                name.as_str(),
-                "check that weights and config.json belong together",
-            ));
+        Self::from_tensors(config, parameters, trainable)
+    }
+
+    /// A model with copies of these tensors, in f32, or in f64 where they are.
+    fn from_tensors(config: GptConfig, given: Parameters<Tensor>, trainable: bool) -> Result<Self> {
+        let copies = given.try_map(|tensor| {
+            let dtype = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            Ok(tensor.to_dtype(dtype)?.copy()?.detach())
+        })?;
+        if !trainable {
+            return Ok(Self { config, parameters: copies, vars: None });
         }
-        let get = |name: &str| parameters[name].clone();
-        let two = |name: &str| [get(&format!("{name}.weight")), get(&format!("{name}.bias"))];
-        let blocks = (0..config.n_layer).map(|layer| {
-            let of = |name: &str| two(&format!("transformer.h.{layer}.{name}"));
-            Block {
-                ln_1: of("ln_1"),
-                c_attn: of("attn.c_attn"),
-                attn_c_proj: of("attn.c_proj"),
-                ln_2: of("ln_2"),
-                c_fc: of("mlp.c_fc"),
-                mlp_c_proj: of("mlp.c_proj"),
-            }
-        });
-        let blocks = blocks.collect();
-        let (wte, wpe, ln_f) = (get("transformer.wte.weight"), get("transformer.wpe.weight"), two("transformer.ln_f"));
-        Ok(Self { config, parameters, vars, wte, wpe, blocks, ln_f })
+        let vars = copies.try_map(|tensor| Ok(Var::from_tensor(&tensor)?))?;
+        let parameters = vars.as_ref().map(|var| var.as_tensor().clone());
+        Ok(Self { config, parameters, vars: Some(vars) })
     }
 
     /// A copy that never changes: the reference of DPO.
@@ -133,7 +103,7 @@ impl Gpt {
     /// # Errors
     /// A failure of the tensor library.
     pub fn freeze(&self) -> Result<Self> {
-        Self::from_parameters(self.config.clone(), self.parameters.clone(), false)
+        Self::from_tensors(self.config.clone(), self.parameters.clone(), false)
     }
 
     /// A copy with storage of its own that can be trained apart from this one.
@@ -141,7 +111,7 @@ impl Gpt {
     /// # Errors
     /// A failure of the tensor library.
     pub fn fork(&self) -> Result<Self> {
-        Self::from_parameters(self.config.clone(), self.parameters.clone(), true)
+        Self::from_tensors(self.config.clone(), self.parameters.clone(), true)
     }
 
     /// A copy for shorter texts: position embeddings behind the first `block_size` are left out, and no logit of a text that
@@ -168,23 +138,38 @@ impl Gpt {
         }
         let config = GptConfig { block_size, ..self.config.clone() };
         let mut parameters = self.parameters.clone();
-        parameters.insert("transformer.wpe.weight".into(), self.wpe.narrow(0, 0, block_size)?);
-        Self::from_parameters(config, parameters, !self.is_frozen())
+        parameters.wpe = parameters.wpe.map(|wpe| wpe.narrow(0, 0, block_size)).transpose()?;
+        Self::from_tensors(config, parameters, !self.is_frozen())
     }
 
     /// Whether it is a frozen copy.
     pub fn is_frozen(&self) -> bool {
-        self.vars.is_empty()
+        self.vars.is_none()
     }
 
-    /// Every parameter under its Hugging Face name, in the order of the names.
-    pub fn parameters(&self) -> &BTreeMap<String, Tensor> {
+    /// Every parameter.
+    pub fn parameters(&self) -> &Parameters<Tensor> {
         &self.parameters
     }
 
-    /// What an optimiser may change; empty for a frozen model.
-    pub fn vars(&self) -> &BTreeMap<String, Var> {
-        &self.vars
+    /// Every parameter under its Hugging Face name, in the order of the names: for files.
+    pub fn named_parameters(&self) -> BTreeMap<String, Tensor> {
+        self.by_name(self.parameters.as_ref().map(Tensor::clone))
+    }
+
+    /// What an optimiser may change; `None` for a frozen model.
+    pub fn vars(&self) -> Option<&Parameters<Var>> {
+        self.vars.as_ref()
+    }
+
+    /// What an optimiser may change, by name; empty for a frozen model.
+    pub fn named_vars(&self) -> BTreeMap<String, Var> {
+        self.vars.as_ref().map(|vars| self.by_name(vars.as_ref().map(Var::clone))).unwrap_or_default()
+    }
+
+    fn by_name<T>(&self, values: Parameters<T>) -> BTreeMap<String, T> {
+        let pairs = self.config.parameters().zip(values).into_vec();
+        pairs.into_iter().map(|(spec, value)| (spec.name, value)).collect()
     }
 
     /// Numbers in all parameters together.
@@ -204,7 +189,7 @@ impl Gpt {
                 "use Gpt::fork for a copy that can",
             ));
         }
-        for (name, var) in &self.vars {
+        for (name, var) in &self.named_vars() {
             let value = parameters
                 .get(name)
                 .ok_or_else(|| Error::new("a parameter is missing", name.as_str(), "give all parameters"))?;
@@ -219,7 +204,7 @@ impl Gpt {
     /// A failure of the tensor library.
     pub fn hash(&self) -> Result<String> {
         let mut bytes = serde_json::to_vec(&self.config)?;
-        for (name, tensor) in &self.parameters {
+        for (name, tensor) in &self.named_parameters() {
             bytes.extend_from_slice(name.as_bytes());
             for value in tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()? {
                 bytes.extend_from_slice(&value.to_le_bytes());
@@ -259,7 +244,9 @@ impl Gpt {
     /// A failure of the tensor library.
     pub fn head(&self, hidden: &Tensor) -> Result<Tensor> {
         let mut dims = hidden.dims().to_vec();
-        let logits = hidden.reshape(((), self.config.n_embd))?.matmul(&self.wte.t()?)?;
+        let logits = hidden
+            .reshape(((), self.config.n_embd))?
+            .matmul(&self.parameters.head.as_ref().unwrap_or(&self.parameters.wte).t()?)?;
         *dims.last_mut().expect("hidden has a last dimension") = self.config.vocab_size;
         Ok(logits.reshape(dims)?)
     }
@@ -286,32 +273,37 @@ impl Gpt {
                 "cut the text, or use a preset with a longer block",
             ));
         }
-        let tokens = self.wte.index_select(&input_ids.flatten_all()?, 0)?.reshape((b, t, c))?;
-        let mut x = dropout.apply(&tokens.broadcast_add(&self.wpe.narrow(0, start, t)?)?)?;
-        let eps = self.config.layer_norm_epsilon;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let [weight, bias] = &block.ln_1;
+        let Parameters { wte, wpe, blocks, lnf, .. } = &self.parameters;
+        let mut x = wte.index_select(&input_ids.flatten_all()?, 0)?.reshape((b, t, c))?;
+        if let Some(wpe) = wpe {
+            x = x.broadcast_add(&wpe.narrow(0, start, t)?)?;
+        }
+        x = dropout.apply(&x)?;
+        for (layer, block) in blocks.iter().enumerate() {
             let cached = cache.as_deref_mut().map(|cache| &mut cache.layers[layer]);
-            let y = self.attention(block, &nn::layer_norm(&x, weight, bias, eps)?, cached, dropout)?;
+            let y = self.attention(block, &self.norm(&block.ln1, &x)?, cached, dropout)?;
             x = (x + dropout.apply(&y)?)?;
-            let [weight, bias] = &block.ln_2;
-            let y = nn::linear(&nn::layer_norm(&x, weight, bias, eps)?, &block.c_fc[0], &block.c_fc[1])?;
-            let y = nn::linear(&nn::gelu(&y)?, &block.mlp_c_proj[0], &block.mlp_c_proj[1])?;
+            let y = linear(&block.fc, &self.norm(&block.ln2, &x)?)?;
+            let y = linear(&block.fcproj, &nn::gelu(&y)?)?;
             x = (x + dropout.apply(&y)?)?;
         }
-        nn::layer_norm(&x, &self.ln_f[0], &self.ln_f[1], eps)
+        self.norm(lnf, &x)
+    }
+
+    fn norm(&self, norm: &Affine<Tensor>, x: &Tensor) -> Result<Tensor> {
+        nn::layer_norm(x, &norm.weight, bias_of(norm), self.config.layer_norm_epsilon)
     }
 
     fn attention(
         &self,
-        block: &Block,
+        block: &BlockParameters<Tensor>,
         x: &Tensor,
         cached: Option<&mut Option<(Tensor, Tensor)>>,
         dropout: &mut Dropout,
     ) -> Result<Tensor> {
         let (b, t, c) = x.dims3()?;
         let h = self.config.n_head;
-        let qkv = nn::linear(x, &block.c_attn[0], &block.c_attn[1])?.reshape((b, t, 3, h, c / h))?;
+        let qkv = linear(&block.qkv, x)?.reshape((b, t, 3, h, c / h))?;
         let part = |i: usize| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
         let (q, mut k, mut v) = (part(0)?, part(1)?, part(2)?);
         if let Some(slot) = cached {
@@ -322,8 +314,16 @@ impl Gpt {
             *slot = Some((k.clone(), v.clone()));
         }
         let y = nn::causal_attention(&q, &k, &v, dropout)?;
-        nn::linear(&y.transpose(1, 2)?.reshape((b, t, c))?, &block.attn_c_proj[0], &block.attn_c_proj[1])
+        linear(&block.attproj, &y.transpose(1, 2)?.reshape((b, t, c))?)
     }
+}
+
+fn linear(layer: &Affine<Tensor>, x: &Tensor) -> Result<Tensor> {
+    nn::linear(x, &layer.weight, bias_of(layer))
+}
+
+fn bias_of(layer: &Affine<Tensor>) -> &Tensor {
+    layer.bias.as_ref().expect("every layer of a GPT-2 has a bias")
 }
 
 /// Keys and values of the tokens seen so far, layer by layer.

@@ -20,6 +20,20 @@
       { title: 'Loss', y: 'loss per token', series: [line('loss', 'training batch', 0, noisy), line('eval_loss', 'held out', 1, { markers: true })] },
       { title: 'Token accuracy', y: 'share of tokens', format: 'percent', series: [line('mean_token_accuracy', 'training batch', 0, noisy)] },
     ],
+    reward: [
+      {
+        title: 'Loss', y: 'loss per pair', level: { y: Math.LN2, text: 'chance' },
+        series: [line('loss', 'training batch', 0, noisy), line('eval_loss', 'held out', 1, { markers: true })],
+      },
+      {
+        title: 'Accuracy', y: 'share of pairs', format: 'percent', level: { y: 0.5, text: 'chance' },
+        series: [line('accuracy', 'training batch', 0, noisy), line('eval_accuracy', 'held out', 1, { markers: true })],
+      },
+      {
+        title: 'Margin', y: 'r(chosen) - r(rejected)', level: { y: 0, text: 'no difference' },
+        series: [line('margin', 'training batch', 0, noisy), line('eval_margin', 'held out', 1, { markers: true })],
+      },
+    ],
     dpo: [
       {
         title: 'Loss', y: 'loss per pair', level: 'first',

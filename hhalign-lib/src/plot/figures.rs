@@ -1,7 +1,7 @@
 //! The figures of the pipeline, from histories and numbers.
 
 use super::{Figure, Measured, Panel};
-use crate::eval::toxicity::ToxicityScores;
+use crate::eval::toxicity::{ToxicityReport, ToxicityScores};
 use crate::loss::Rewards;
 use crate::train::History;
 
@@ -38,6 +38,23 @@ pub fn dpo_loss(history: &History) -> Panel {
         .line("held out", history.series("eval_loss"))
         .level(chance, "policy = reference")
         .marks(marks(history))
+}
+
+/// Loss, accuracy and margin of a reward model's training.
+pub fn reward_curves(history: &History) -> Figure {
+    let panel = |title: &str, y: &str, metric: &str| {
+        Panel::new(title, "step", y)
+            .line("training", history.series(metric))
+            .line("held out", history.series(&format!("eval_{metric}")))
+    };
+    Figure::new("Reward model")
+        .panel(
+            panel("Loss of Bradley and Terry", "loss", "loss")
+                .level(std::f64::consts::LN_2, "chance")
+                .marks(marks(history)),
+        )
+        .panel(panel("Accuracy", "share of pairs ranked right", "accuracy").level(0.5, "chance"))
+        .panel(panel("Margin", "r(chosen) - r(rejected)", "margin").level(0.0, "no difference"))
 }
 
 /// Rewards of the held-out replies of a preference run.
@@ -77,8 +94,8 @@ pub fn reward_margins(rewards: &Rewards) -> Figure {
         .note("Left of zero the model ranks a pair wrongly. On the right, points left of zero are preferred replies that became less likely.")
 }
 
-/// Toxicity scores of the replies of two models: `toxicity_distribution.png`.
-pub fn toxicity_distribution(classifier: &str, sft: &[Vec<ToxicityScores>], dpo: &[Vec<ToxicityScores>]) -> Figure {
+/// Toxicity scores of the replies of two models by name: `toxicity_distribution.png`.
+pub fn toxicity_distribution(first: (&str, &ToxicityReport), second: (&str, &ToxicityReport)) -> Figure {
     let scores = |s: &[Vec<ToxicityScores>]| s.iter().flatten().map(|t| f64::from(t.toxic())).collect::<Vec<_>>();
     let sorted = |s: &[Vec<ToxicityScores>]| {
         let mut values = scores(s);
@@ -89,10 +106,10 @@ pub fn toxicity_distribution(classifier: &str, sft: &[Vec<ToxicityScores>], dpo:
     Figure::new("Toxicity of sampled replies")
         .panel(
             Panel::new("Replies at or above a score", "toxicity score", "share of replies")
-                .line("SFT", sorted(sft))
-                .line("DPO", sorted(dpo)),
+                .line(first.0, sorted(&first.1.scores))
+                .line(second.0, sorted(&second.1.scores)),
         )
-        .note(&format!("Classifier: {classifier}. Scores of different classifiers do not compare."))
+        .note(&format!("Classifier: {}. Scores of different classifiers do not compare.", second.1.classifier))
 }
 
 /// Share of the scores at or above each score, on a logarithmic scale: most replies score near zero, and the few that do not

@@ -8,7 +8,7 @@ use crate::eval::measure::{Better, Instrument};
 use crate::plot::figures::{accuracy, dpo_loss, frontier, rewards, sft_loss, tail};
 use crate::plot::forest::{Forest, Group, Line, Sign};
 use crate::plot::{Figure, Measured, Panel};
-use crate::stats::cohen_h;
+use crate::stats::{EffectScale, cohen_h};
 use crate::table::escape;
 
 /// Drawings and the text under them; both are HTML.
@@ -100,7 +100,7 @@ fn line(row: &Row, at: [f64; 3]) -> Line {
 /// A difference and its interval as effect sizes, positive where it goes the good way; `None` without an effect size.
 fn scaled(row: &Row) -> Option<[f64; 3]> {
     let (effect, at) = (row.effect?, row.difference.known()?);
-    let to: Box<dyn Fn(f64) -> f64> = if row.effect_name == "Cohen's h" {
+    let to: Box<dyn Fn(f64) -> f64> = if row.effect_scale == Some(EffectScale::CohenH) {
         match &row.first {
             None => Box::new(|d| cohen_h(0.5, (0.5 + d).clamp(0.0, 1.0))),
             Some(first) => {
@@ -190,7 +190,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn row(first: f64, second: f64, at: [f64; 3], kind: Kind, better: Better, effect: (f64, &str)) -> Row {
+    fn row(first: f64, second: f64, at: [f64; 3], kind: Kind, better: Better, effect: (f64, EffectScale)) -> Row {
         Row {
             metric: "m".into(),
             detail: false,
@@ -205,7 +205,7 @@ mod tests {
             p_corrected: None,
             test: String::new(),
             effect: Some(effect.0),
-            effect_name: effect.1.into(),
+            effect_scale: Some(effect.1),
             verdict: Verdict::NotTested,
         }
     }
@@ -213,19 +213,20 @@ mod tests {
     #[test]
     fn the_middle_of_an_interval_is_the_effect_itself_and_no_difference_is_zero() {
         let h = cohen_h(0.88, 0.956);
-        let shares = row(0.88, 0.956, [0.076, 0.0, 0.102], Kind::Difference, Better::Higher, (h, "Cohen's h"));
+        let shares = row(0.88, 0.956, [0.076, 0.0, 0.102], Kind::Difference, Better::Higher, (h, EffectScale::CohenH));
         let [value, low, high] = scaled(&shares).unwrap();
         assert!((value - h).abs() < 1e-12 && low == 0.0 && high > h, "{value} {low} {high}");
-        let means = row(0.0, 0.0, [-0.006, -0.011, -0.001], Kind::Difference, Better::Lower, (-0.12, "Cohen's d_z"));
+        let means =
+            row(0.0, 0.0, [-0.006, -0.011, -0.001], Kind::Difference, Better::Lower, (-0.12, EffectScale::CohenDz));
         let [value, low, high] = scaled(&means).unwrap();
         assert!((value - 0.12).abs() < 1e-12 && (low - 0.02).abs() < 1e-12 && (high - 0.22).abs() < 1e-12);
-        let ratio = row(1.0, 2.0, [2.0, 1.0, 4.0], Kind::Ratio, Better::Neither, (0.5, "Cohen's d_z"));
+        let ratio = row(1.0, 2.0, [2.0, 1.0, 4.0], Kind::Ratio, Better::Neither, (0.5, EffectScale::CohenDz));
         assert_eq!(scaled(&ratio).unwrap(), [0.5, 0.0, 1.0]);
     }
 
     #[test]
     fn a_difference_of_zero_has_no_deviation_to_scale_by() {
-        let none = row(0.0, 0.0, [0.0, -0.1, 0.1], Kind::Difference, Better::Lower, (0.0, "Cohen's d_z"));
+        let none = row(0.0, 0.0, [0.0, -0.1, 0.1], Kind::Difference, Better::Lower, (0.0, EffectScale::CohenDz));
         assert!(scaled(&none).is_none());
     }
 }

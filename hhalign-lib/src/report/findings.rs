@@ -3,6 +3,7 @@
 use super::read::{Results, Row};
 use super::words::{Form, change, class, difference, interval, n, sign, spelled, value, verdict};
 use crate::eval::comparison::Verdict;
+use crate::eval::ranking::REWARD_ACCURACY;
 use crate::table::{escape, grouped};
 
 /// Metrics that the abstract names in full for each verdict; the table has them all.
@@ -27,7 +28,7 @@ struct Findings<'a> {
 impl<'a> Findings<'a> {
     fn of(results: &'a Results) -> Self {
         let mut all: Vec<&Row> = results.main_rows().collect();
-        let is_objective = |r: &&Row| r.first.is_none() && r.metric == "reward accuracy";
+        let is_objective = |r: &&Row| r.first.is_none() && r.metric == REWARD_ACCURACY;
         let objective = all.iter().copied().find(is_objective);
         all.retain(|r| !is_objective(r));
         let size = |r: &Row| r.effect.map_or(0.0, f64::abs);
@@ -82,9 +83,9 @@ fn what_was_done(results: &Results) -> String {
     let held_out = count("pairs_held_out", "held-out pairs").unwrap_or("held-out pairs".into());
     let origin = if results.is_synthetic() { ", which is synthetic" } else { "" };
     format!(
-        "{model} was fine-tuned on the preferred replies of {pairs} of preferences ({first}{}) and then trained on the preferences themselves by direct preference optimisation ({second}, β\u{a0}=\u{a0}{}{}). The data set is “{}”{origin}. Both models were measured on {held_out} and on the prompts of each metric, always on the same cases. Brackets hold 95% intervals over prompts.",
+        "{model} was fine-tuned on the preferred replies of {pairs} of preferences ({first}{}) and then trained on the preferences themselves by direct preference optimisation ({second}{}{}). The data set is “{}”{origin}. Both models were measured on {held_out} and on the prompts of each metric, always on the same cases. Brackets hold 95% intervals over prompts.",
         steps("sft_steps"),
-        p.beta,
+        p.beta.map_or(String::new(), |beta| format!(", β\u{a0}=\u{a0}{beta}")),
         steps("dpo_steps"),
         escape(&p.data),
     )

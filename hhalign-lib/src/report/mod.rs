@@ -39,9 +39,9 @@ pub fn report(folder: impl AsRef<Path>) -> Result<String> {
     let title = format!("{} against {}: preference alignment of a small GPT", results.names()[1], results.names()[0]);
     let mut page = Page::new(&title);
     page.head(&format!(
-        "<p class=\"kicker\">Report of a run</p><h1>Preference alignment of a small GPT</h1><p class=\"subtitle\">{second} against {first} on “{}”, β\u{a0}=\u{a0}{}, seed\u{a0}{}</p><section class=\"abstract\" aria-label=\"Abstract\"><h2>Abstract</h2><p>{}</p></section>{}",
+        "<p class=\"kicker\">Report of a run</p><h1>Preference alignment of a small GPT</h1><p class=\"subtitle\">{second} against {first} on “{}”{}, seed\u{a0}{}</p><section class=\"abstract\" aria-label=\"Abstract\"><h2>Abstract</h2><p>{}</p></section>{}",
         escape(&p.data),
-        p.beta,
+        p.beta.map_or(String::new(), |beta| format!(", β\u{a0}=\u{a0}{beta}")),
         p.seed,
         findings::summary(&results),
         findings::strip(&results)

@@ -45,7 +45,7 @@ pub(super) fn command(results: &Results) -> String {
             words.push(format!("{option} {n}"));
         }
     }
-    words.push(format!("--beta {}", p.beta));
+    words.extend(p.beta.map(|beta| format!("--beta {beta}")));
     if let Some(n) = pairs(results) {
         words.push(format!("--pairs {n}"));
     }

@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::eval::comparison::Verdict;
-use crate::eval::measure::{Better, Instrument};
+use crate::eval::measure::{Better, Instrument, is_perplexity};
 use crate::eval::summary::SCHEMA_VERSION;
+use crate::stats::{EffectScale, Method};
 use crate::train::History;
 
 /// The file that a report is made of.
@@ -31,7 +32,9 @@ pub(super) struct Provenance {
     pub tokenizer_hash: String,
     pub models: [Model; 2],
     pub seed: u64,
-    pub beta: f64,
+    /// β of the second model's training; `None` where no run recorded one.
+    #[serde(deserialize_with = "present")]
+    pub beta: Option<f64>,
 }
 
 /// A figure with its interval; all three are missing where there was not enough data.
@@ -44,12 +47,22 @@ pub(super) struct Number {
     #[serde(deserialize_with = "present")]
     high: Option<f64>,
     pub n: usize,
-    pub method: String,
+    /// How the interval was made; `None` for a method that this version does not know.
+    #[serde(deserialize_with = "method")]
+    pub method: Option<Method>,
 }
 
 /// A number or null, but not nothing: a figure without its interval is no figure.
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
     Option::deserialize(from)
+}
+
+fn method<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Method>, D::Error> {
+    Ok(Method::from_words(&String::deserialize(from)?))
+}
+
+fn effect_scale<'de, D: Deserializer<'de>>(from: D) -> Result<Option<EffectScale>, D::Error> {
+    Ok(EffectScale::from_words(&String::deserialize(from)?))
 }
 
 impl Number {
@@ -60,12 +73,12 @@ impl Number {
 
     /// Whether it follows from a definition, and was not measured.
     pub fn defined(&self) -> bool {
-        self.method == "by definition"
+        self.method == Some(Method::ByDefinition)
     }
 
     /// Whether it is a share of cases: such figures are shown in percent.
     fn is_share(&self) -> bool {
-        self.method.starts_with("Wilson")
+        self.method.is_some_and(Method::is_share)
     }
 }
 
@@ -90,7 +103,8 @@ struct Compared {
     p_corrected: Option<f64>,
     test: String,
     effect: Option<f64>,
-    effect_name: String,
+    #[serde(rename = "effect_name", deserialize_with = "effect_scale")]
+    effect_scale: Option<EffectScale>,
     verdict: Verdict,
 }
 
@@ -170,7 +184,8 @@ pub(super) struct Row {
     pub p_corrected: Option<f64>,
     pub test: String,
     pub effect: Option<f64>,
-    pub effect_name: String,
+    /// `None` for a scale that this version does not know.
+    pub effect_scale: Option<EffectScale>,
     pub verdict: Verdict,
 }
 
@@ -200,6 +215,13 @@ pub(super) struct Results {
     pub samples: Vec<Sample>,
     pub frontier: Vec<FrontierPoint>,
     pub judges: Vec<JudgeCheck>,
+}
+
+impl Provenance {
+    /// β as text.
+    pub fn beta_text(&self) -> String {
+        self.beta.map_or("not recorded".into(), |beta| beta.to_string())
+    }
 }
 
 impl Results {
@@ -301,7 +323,7 @@ fn rows(figures: Vec<Figure>, comparisons: Vec<Compared>, models: &[Model; 2]) -
             p_corrected: c.p_corrected,
             test: c.test,
             effect: c.effect,
-            effect_name: c.effect_name,
+            effect_scale: c.effect_scale,
             verdict: c.verdict,
         });
     }
@@ -319,5 +341,5 @@ fn kind(compared: &Compared, first: Option<&Number>, second: &Number) -> Kind {
         return Kind::Difference;
     };
     let is = |x: f64| (d - x).abs() <= 1e-6 * (1.0 + x.abs());
-    if is(b / a) && (!is(b - a) || compared.metric.contains("perplexity")) { Kind::Ratio } else { Kind::Difference }
+    if is(b / a) && (!is(b - a) || is_perplexity(&compared.metric)) { Kind::Ratio } else { Kind::Difference }
 }

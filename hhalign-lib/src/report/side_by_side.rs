@@ -78,7 +78,7 @@ fn settings(a: &Results, b: &Results) -> String {
             ("data".to_string(), p.data.clone()),
             ("data hash".into(), p.data_hash.clone()),
             ("tokenizer hash".into(), p.tokenizer_hash.clone()),
-            ("β".into(), p.beta.to_string()),
+            ("β".into(), p.beta_text()),
             ("seed".into(), p.seed.to_string()),
             ("version of hhalign".into(), r.version.clone()),
         ];
@@ -96,14 +96,15 @@ fn settings(a: &Results, b: &Results) -> String {
     let find = |all: &[(String, String)], name: &String| all.iter().find(|s| s.0 == *name).map(|s| s.1.clone());
     let row = |name: &String| {
         let [x, y] = [find(&of_a, name), find(&of_b, name)];
-        let mark = if x == y { "same" } else { "differs" };
+        let same = x == y;
         let cell = |v: Option<String>| v.map_or("–".into(), |v| escape(&v));
         format!(
-            "<tr class=\"{mark}\"><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr class=\"{}\"><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+            if same { "same" } else { "differs" },
             escape(name),
             cell(x),
             cell(y),
-            if mark == "same" { "" } else { "≠ differs" }
+            if same { "" } else { "≠ differs" }
         )
     };
     format!(

@@ -62,7 +62,7 @@ pub(super) fn setup(results: &Results) -> String {
     for (key, value) in results.settings.iter().filter(|(k, _)| !SETTINGS.iter().any(|s| s.0 == k.as_str())) {
         rows.push((key.replace('_', " "), escape(&setting(value))));
     }
-    rows.push(("β".into(), p.beta.to_string()));
+    rows.push(("β".into(), p.beta_text()));
     rows.push(("Seed".into(), p.seed.to_string()));
     rows.extend(p.models.iter().map(|m| (format!("Weights of {}, hash", m.name), code(&m.hash))));
     pairs(&rows)

@@ -1,10 +1,9 @@
 //! Figures as text: so many digits as their interval warrants, shares in percent.
 
 use super::read::{Kind, Number, Row};
-use crate::eval::comparison::{Verdict, p_text};
+use crate::eval::comparison::Verdict;
 use crate::eval::measure::{Better, Instrument};
-use crate::stats::why_unknown;
-use crate::table::escape;
+use crate::stats::{EffectScale, Method, p_text, why_unknown};
 
 /// A number with a true minus.
 fn digits(x: f64, decimals: usize) -> String {
@@ -56,7 +55,7 @@ fn with_interval(at: [f64; 3], form: Form, sign: &str, unit: &str) -> String {
 }
 
 fn missing(number: &Number) -> String {
-    why_unknown(&number.method, number.n).replace(" = ", "\u{a0}=\u{a0}")
+    why_unknown(number.method.unwrap_or(Method::NotEnoughData), number.n).replace(" = ", "\u{a0}=\u{a0}")
 }
 
 /// `95.6% [93.3, 97.0]`, `1.74 [1.71, 1.78]`, or that there is not enough data.
@@ -125,10 +124,10 @@ pub(super) fn p(row: &Row) -> String {
 
 /// An effect with its letter, as HTML.
 pub(super) fn effect(row: &Row) -> String {
-    let letter = match row.effect_name.as_str() {
-        "Cohen's h" => "<i>h</i>".into(),
-        "Cohen's d_z" => "<i>d<sub>z</sub></i>".into(),
-        other => escape(other),
+    let letter = match row.effect_scale {
+        Some(EffectScale::CohenH) => "<i>h</i>",
+        Some(EffectScale::CohenDz) => "<i>d<sub>z</sub></i>",
+        Some(EffectScale::None) | None => "",
     };
     row.effect.map_or("–".into(), |e| format!("{} {letter}", digits(e, 2)))
 }

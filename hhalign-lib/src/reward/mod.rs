@@ -6,102 +6,22 @@
 
 mod mixture;
 mod run;
-mod step;
 mod store;
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub use self::mixture::{RewardGroup, RewardMixture};
-use crate::batch::{Side, TokenizedPair, TokenizedPairs};
+use crate::batch::{TokenizedPair, TokenizedPairs};
 use crate::error::{Error, Result};
-use crate::fused::{Compute, Keep, Packed, Purpose, Workspace, with_weights};
-use crate::gpu::GpuPass;
+use crate::executor;
+use crate::fused::Compute;
 use crate::model::Gpt;
-use crate::nn;
-use crate::parallel::{self, Pool};
 use crate::rng::sha256_hex;
 use crate::tokenize::Tokenizer;
-use crate::train::{History, TrainConfig};
-
-/// How a reward model is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RewardConfig {
-    /// How to go through the pairs. Checkpoints go to the cache that [`RewardModel::train`] is given.
-    pub train: TrainConfig,
-    /// Weight of the language-model loss on the chosen replies, in nats per token, beside the preference loss.
-    pub lm_weight: f64,
-    /// Share of tokens that are left out at random in training: of few pairs a model learns single words by heart.
-    pub token_dropout: f64,
-    /// Tokens of the prompt that are read, from its end; half of the pairs' `max_length` at most.
-    pub max_prompt: usize,
-}
-
-impl Default for RewardConfig {
-    fn default() -> Self {
-        let train = TrainConfig { learning_rate: 1e-4, warmup_steps: 10, ..TrainConfig::default() };
-        Self { train, lm_weight: 0.0, token_dropout: 0.0, max_prompt: 256 }
-    }
-}
-
-impl RewardConfig {
-    /// Ids of prompt and reply that are read where pairs were cut to `max_length`; replies have half of it at most.
-    fn limits(&self, max_length: usize) -> [usize; 2] {
-        [self.max_prompt.min(max_length - max_length / 2), max_length / 2]
-    }
-
-    /// Says what is wrong with the settings, if anything; [`RewardModel::train`] calls it.
-    ///
-    /// # Errors
-    /// The setting, its value, and a value that would do.
-    pub fn check(&self) -> Result<()> {
-        self.train.check()?;
-        if self.max_prompt == 0 {
-            return Err(Error::new("max_prompt must be at least 1", "0", "256 reads the last turns of a dialogue"));
-        }
-        if !(self.lm_weight >= 0.0 && self.lm_weight.is_finite()) {
-            let got = self.lm_weight.to_string();
-            return Err(Error::new("lm_weight must not be negative", got, "0 leaves the language-model loss out"));
-        }
-        if !(0.0..1.0).contains(&self.token_dropout) {
-            let got = self.token_dropout.to_string();
-            return Err(Error::new("token_dropout must lie in [0, 1)", got, "0 reads every token, 0.1 is much"));
-        }
-        let refused = [
-            (self.train.compute.composed, "compute.composed = true", "a reward model is trained on the fast path"),
-            (self.train.pitfall.is_some(), "a pitfall", "pitfalls are for SFT and DPO: set pitfall to None"),
-            (self.train.checkpoint.is_some(), "train.checkpoint", "give RewardModel::train a cache folder instead"),
-        ];
-        match refused.iter().find(|r| r.0) {
-            Some((_, got, fix)) => Err(Error::new("a setting that a reward model does not have", *got, *fix)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The loss of Bradley and Terry for each pair: -log σ(r(chosen) - r(rejected)).
-///
-/// # Shapes
-/// two vectors (B) -> (B)
-///
-/// # Errors
-/// Vectors of two lengths.
-///
-/// # Source
-/// Bradley and Terry 1952; as a loss of reward models arXiv 2203.02155, equation 1.
-///
-/// # Example
-/// ```
-/// use candle_core::{Device, Tensor};
-/// let rewards = |r: [f32; 2]| Tensor::new(&r, &Device::Cpu).unwrap();
-/// let loss = hhalign::reward::bradley_terry(&rewards([1.0, 0.5]), &rewards([1.0, 2.5]))?.to_vec1::<f32>().unwrap();
-/// assert!((loss[0] - 2f32.ln()).abs() < 1e-6 && (loss[1] - 2.126928).abs() < 1e-5);
-/// # Ok::<(), hhalign::error::Error>(())
-/// ```
-pub fn bradley_terry(chosen: &Tensor, rejected: &Tensor) -> Result<Tensor> {
-    Ok(nn::log_sigmoid(&(chosen - rejected)?)?.neg()?)
-}
+pub use crate::train::RewardConfig;
+pub use crate::train::reward::bradley_terry;
+use crate::train::reward::{Sequence, rewards, within};
+use crate::train::{Best, History};
 
 /// All texts of the pairs as language-model data: the dialogue with the chosen reply, and the rejected reply behind its
 /// prompt. [`Sft`](crate::train::Sft) on it reads every token once, prompts too; a reward model that begins with those
@@ -135,7 +55,7 @@ pub struct RewardTraining {
     /// Loss, accuracy and margin on the training pairs, and with `eval_` on the pairs it was watched on.
     pub history: History,
     /// The step whose weights were kept, and the watched loss there.
-    pub best: (usize, f64),
+    pub best: Best,
     /// Steps taken.
     pub steps: usize,
     /// Whether patience ended it.
@@ -253,7 +173,8 @@ impl RewardModel {
             return Err(Error::new("no pair to judge", "0 pairs", "pass held-out pairs"));
         }
         let (chosen, rejected) = self.score_pairs(pairs)?;
-        Ok(Judged::of(&chosen, &rejected).accuracy)
+        let right = chosen.iter().zip(&rejected).map(|(c, r)| if c == r { 0.5 } else { f64::from(c > r) });
+        Ok(right.sum::<f64>() / chosen.len() as f64)
     }
 
     /// The first 16 digits of a SHA-256 over everything that decides a score but the way of computing.
@@ -267,105 +188,6 @@ impl RewardModel {
     }
 
     fn rewards(&self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
-        rewards(&self.gpt, &self.head, &self.compute, sequences)
+        rewards(&mut *executor::for_model(&self.compute, &self.gpt)?, &self.head, sequences)
     }
 }
-
-/// A prompt and the replies that share it.
-type Sequence = (Vec<u32>, Vec<Vec<u32>>);
-
-/// The end of a prompt and the beginnings of its replies.
-fn within([max_prompt, max_reply]: [usize; 2], prompt: &[u32], replies: &[&Vec<u32>]) -> Sequence {
-    let prompt = &prompt[prompt.len().saturating_sub(max_prompt)..];
-    (prompt.to_vec(), replies.iter().map(|r| r[..r.len().min(max_reply)].to_vec()).collect())
-}
-
-/// Prompts scored in one pass.
-const SCORE_BATCH: usize = 16;
-
-/// The rewards of some replies to each prompt, prompt by prompt.
-fn rewards(gpt: &Gpt, head: &[f32], compute: &Compute, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
-    static WORKSPACES: Pool<Workspace> = Pool::new();
-    if let Some(gpu) = compute.gpu()? {
-        let mut pass = GpuPass::new(&gpu, gpt, compute)?;
-        return rewards_on(sequences, head, |packed| {
-            pass.forward(packed, Keep::Nothing, None)?;
-            pass.ends()
-        });
-    }
-    let chunks: Vec<_> = sequences.chunks(SCORE_BATCH).collect();
-    let scored = with_weights(gpt, compute.precision, Purpose::Score, |weights| {
-        parallel::map(&chunks, |chunk| {
-            let packed = packed(chunk)?;
-            WORKSPACES.with(|workspace| {
-                workspace.forward(weights, &packed, Keep::Nothing, None)?;
-                Ok(of_ends(workspace.ends(weights, &packed), head))
-            })
-        })
-    })?;
-    Ok(by_prompt(sequences, scored.concat()))
-}
-
-/// The same one pass after the other: `ends` gives the last hidden states (E, C) of a pack.
-fn rewards_on(
-    sequences: &[Sequence],
-    head: &[f32],
-    mut ends: impl FnMut(&Packed) -> Result<Vec<f32>>,
-) -> Result<Vec<Vec<f32>>> {
-    let one = |chunk| Ok(of_ends(&ends(&packed(chunk)?)?, head));
-    let scored = sequences.chunks(SCORE_BATCH).map(one).collect::<Result<Vec<_>>>()?;
-    Ok(by_prompt(sequences, scored.concat()))
-}
-
-fn packed(sequences: &[Sequence]) -> Result<Packed> {
-    let mut packed = Packed::default();
-    for (prompt, replies) in sequences {
-        packed.push_whole(prompt, &replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), 0)?;
-    }
-    Ok(packed)
-}
-
-fn by_prompt(sequences: &[Sequence], rewards: Vec<f32>) -> Vec<Vec<f32>> {
-    let mut all = rewards.into_iter();
-    sequences.iter().map(|(_, replies)| all.by_ref().take(replies.len()).collect()).collect()
-}
-
-/// w · h for each row h.
-///
-/// # Shapes
-/// ends (E, C), head (C) -> (E)
-fn of_ends(ends: &[f32], head: &[f32]) -> Vec<f32> {
-    ends.chunks_exact(head.len()).map(|h| h.iter().zip(head).map(|(h, w)| h * w).sum()).collect()
-}
-
-/// What rewards say of pairs, on average.
-struct Judged {
-    loss: f64,
-    accuracy: f64,
-    margin: f64,
-}
-
-impl Judged {
-    fn of(chosen: &[f32], rejected: &[f32]) -> Self {
-        let margins = || chosen.iter().zip(rejected).map(|(c, r)| f64::from(c - r));
-        let mean = |of: fn(f64) -> f64| margins().map(of).sum::<f64>() / chosen.len() as f64;
-        Self {
-            // -log σ(m), stable on both sides.
-            loss: mean(|m| (-m).max(0.0) + (-m.abs()).exp().ln_1p()),
-            accuracy: mean(|m| if m == 0.0 { 0.5 } else { f64::from(m > 0.0) }),
-            margin: mean(|m| m),
-        }
-    }
-}
-
-/// The pairs as a model with these limits reads them.
-fn cut(pairs: &TokenizedPairs, limits: [usize; 2]) -> TokenizedPairs {
-    let cut = |p: &TokenizedPair| {
-        let (prompt, replies) = within(limits, &p.prompt, &[&p.chosen, &p.rejected]);
-        let [chosen, rejected] = replies.try_into().expect("two replies");
-        TokenizedPair { prompt, chosen, rejected }
-    };
-    TokenizedPairs::from_ids(pairs.pairs.iter().map(cut).collect(), pairs.max_length, pairs.eos_id())
-}
-
-const BOTH: &[Side] = &[Side::Chosen, Side::Rejected];

@@ -6,28 +6,26 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use serde_json::json;
 
-use super::run::{Progress, Snapshot, State};
 use super::{RewardConfig, RewardModel, RewardTraining};
 use crate::batch::TokenizedPairs;
 use crate::checkpoint::{read_config, read_metadata, read_tensors, write_model_folder, write_tensors};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Gpt;
-use crate::optim::{AdamW, VectorAdamW};
 use crate::rng::sha256_hex;
 use crate::tokenize::Tokenizer;
+use crate::train::reward::RewardObjective;
+use crate::train::{HEAD, Objective, Progress, TrainConfig, peek_state};
 
 type Tensors = BTreeMap<String, Tensor>;
 
-/// The name that transformers has for the head, (1, C).
-const HEAD: &str = "score.weight";
 /// Under what a file's header keeps the state of a training.
 const STATE: &str = "hhalign_reward";
 
 /// The place of one training in a cache folder.
 pub(super) struct Store {
     finished: PathBuf,
-    checkpoint: PathBuf,
+    pub(super) checkpoint: PathBuf,
 }
 
 impl Store {
@@ -74,58 +72,24 @@ impl Store {
         std::fs::remove_file(&self.checkpoint).map_err(|e| Error::io(&self.checkpoint, &e))
     }
 
-    pub(super) fn save(&self, progress: &Progress) -> Result<()> {
-        let (first, second) = (progress.optimizer.moments(0)?, progress.optimizer.moments(1)?);
-        let head = |values: &[f32]| Ok::<_, Error>((HEAD.to_string(), Tensor::new(values, &Device::Cpu)?));
-        let [head_first, head_second] = progress.head_optimizer.moments();
-        let groups = [
-            ("model/", progress.gpt.parameters(), head(&progress.head)?),
-            ("best/", &progress.best.parameters, head(&progress.best.head)?),
-            ("adam_m/", &first, head(head_first)?),
-            ("adam_v/", &second, head(head_second)?),
-        ];
-        let mut tensors = Tensors::new();
-        for (prefix, group, head) in groups {
-            let all = group.iter().map(|(name, t)| (name.clone(), t.clone())).chain([head]);
-            tensors.extend(all.map(|(name, t)| (format!("{prefix}{name}"), t)));
+    /// Whether there is an interrupted training to resume, with this identity, settings and data; one that cannot be read
+    /// begins again.
+    ///
+    /// # Errors
+    /// A checkpoint of a newer version, which is left alone.
+    pub(super) fn can_resume(&self, start: &Gpt, objective: &RewardObjective<'_>, train: &TrainConfig) -> Result<bool> {
+        if let Ok(state) = peek_state(&self.checkpoint) {
+            state.check_format(&self.checkpoint)?;
         }
-        let state = serde_json::to_string(&progress.state)?;
-        write_tensors(&self.checkpoint, &tensors, HashMap::from([(STATE.to_string(), state)]))
-    }
-
-    /// An interrupted training; one that cannot be read begins again.
-    pub(super) fn checkpoint(&self, config: &RewardConfig, start: &Gpt) -> Option<Progress> {
-        let metadata = read_metadata(&self.checkpoint).ok()?;
-        let state: State = serde_json::from_str(metadata.get(STATE)?).ok()?;
-        let mut groups: BTreeMap<String, Tensors> = BTreeMap::new();
-        for (name, tensor) in read_tensors(&self.checkpoint).ok()? {
-            let (group, name) = name.split_once('/')?;
-            groups.entry(group.into()).or_default().insert(name.into(), tensor);
-        }
-        let mut take = |group: &str| {
-            let mut tensors = groups.remove(group)?;
-            let head: Vec<f32> = tensors.remove(HEAD)?.to_vec1().ok()?;
-            Some((tensors, head))
-        };
-        let ((parameters, head), (best, best_head)) = (take("model")?, take("best")?);
-        let ((first, head_first), (second, head_second)) = (take("adam_m")?, take("adam_v")?);
-        let adamw = &config.train.adamw;
-        let gpt = Gpt::from_parameters(start.config.clone(), parameters, true).ok()?;
-        Some(Progress {
-            optimizer: AdamW::restore(adamw.clone(), &gpt.config, state.step, &first, &second).ok()?,
-            head_optimizer: VectorAdamW::restore(adamw.clone(), state.step, [head_first, head_second]),
-            best: Snapshot { parameters: best, head: best_head },
-            state,
-            gpt,
-            head,
-        })
+        let (identity, data) = (objective.identity(), &objective.data().hash);
+        Ok(Progress::load(&self.checkpoint, &start.fork()?, &identity, train, data).is_ok())
     }
 }
 
 impl RewardModel {
     /// All weights under transformers' names.
     fn tensors(&self) -> Result<Tensors> {
-        let mut tensors = self.gpt().parameters().clone();
+        let mut tensors = self.gpt().named_parameters();
         tensors.insert(HEAD.into(), Tensor::from_slice(self.head(), (1, self.head().len()), &Device::Cpu)?);
         Ok(tensors)
     }

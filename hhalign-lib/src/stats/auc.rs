@@ -1,6 +1,6 @@
 //! The area under the ROC curve, with DeLong's variance.
 
-use super::{Estimate, Z};
+use super::{Estimate, Method, Z};
 
 /// How often a positive case scores higher than a negative one, ties one half; the interval is made on the logit scale.
 ///
@@ -28,7 +28,7 @@ pub fn auc(scores: &[f64], positive: &[bool]) -> Estimate {
     let half = Z * (if se > 0.0 { se } else { smallest }) / (inside * (1.0 - inside));
     let back = |x: f64| 1.0 / (1.0 + (-x).exp());
     let (low, high) = (back(logit(inside) - half), back(logit(inside) + half));
-    Estimate { value, low: low.min(value), high: high.max(value), n, method: "DeLong, logit" }
+    Estimate { value, low: low.min(value), high: high.max(value), n, method: Method::DeLongLogit }
 }
 
 /// The difference of two areas, second - first, on the same cases.
@@ -43,7 +43,7 @@ pub fn auc_difference(first: &[f64], second: &[f64], positive: &[bool]) -> Estim
     let between = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| y - x).collect::<Vec<_>>();
     let apart = Placements { positive: between(&a.positive, &b.positive), negative: between(&a.negative, &b.negative) };
     let (value, half) = (b.auc() - a.auc(), Z * apart.variance().sqrt());
-    Estimate { value, low: value - half, high: value + half, n, method: "DeLong, paired" }
+    Estimate { value, low: value - half, high: value + half, n, method: Method::DeLongPaired }
 }
 
 /// For each positive case the share of negative ones below it, and for each negative case the share of positive ones above.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rand::Rng as _;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::{Estimate, wilson};
+use super::{Estimate, Method, wilson};
 use crate::rng::stream;
 
 /// Draws of a bootstrap: (RESAMPLES + 1) · 0.025 is a whole number.
@@ -62,7 +62,8 @@ pub fn bootstrap_t<const K: usize>(rows: &[[f64; K]], seed: u64, g: impl Fn(&[f6
         .collect();
     t.sort_by(f64::total_cmp);
     let at = |share: f64| t[((RESAMPLES + 1) as f64 * share) as usize - 1];
-    let e = Estimate { value, low: value - at(0.975) * se, high: value - at(0.025) * se, n, method: "bootstrap-t" };
+    let e =
+        Estimate { value, low: value - at(0.975) * se, high: value - at(0.025) * se, n, method: Method::BootstrapT };
     if e.is_known() { e } else { Estimate::too_uneven(n) }
 }
 
@@ -101,7 +102,7 @@ pub fn bootstrap_score(scores: &[f64], high: f64, seed: u64) -> Estimate {
     let value = scores.iter().sum::<f64>() / n as f64;
     let missed = wilson(0.0, n).high;
     let (low, top) = if e.is_known() { (e.low.max(0.0), e.high) } else { (0.0, value) };
-    Estimate { value, low, high: top + missed * (1.0 - top), n, method: "bootstrap-t, and what may be missed" }
+    Estimate { value, low, high: top + missed * (1.0 - top), n, method: Method::BootstrapTMissed }
 }
 
 /// Σ above / Σ below with a studentised bootstrap interval over cases.
@@ -212,7 +213,7 @@ pub fn jackknife(n: usize, groups: usize, statistic: impl Fn(Range<usize>) -> f6
     let t = StudentsT::new(0.0, 1.0, (groups - 1) as f64).expect("at least one degree of freedom").inverse_cdf(0.975);
     let half_width = t * (spread * (groups - 1) as f64 / groups as f64).sqrt();
     if half_width > 0.0 && half_width.is_finite() {
-        Estimate { value, low: value - half_width, high: value + half_width, n, method: "jackknife" }
+        Estimate { value, low: value - half_width, high: value + half_width, n, method: Method::Jackknife }
     } else {
         Estimate::not_enough_data(n)
     }

@@ -1,6 +1,6 @@
 //! A rate at equal lengths, by logistic regression.
 
-use super::{Estimate, Z};
+use super::{Estimate, Method, Z};
 
 /// The rate that outcomes (1 won, 0 lost, 1/2 tied) would have where `x` is 0, by a logistic regression on x.
 ///
@@ -61,7 +61,7 @@ pub fn adjusted_rate(outcomes: &[f64], x: &[f64]) -> Estimate {
         return Estimate::not_enough_data(n);
     }
     let half = Z * variance.sqrt();
-    Estimate { value: sigmoid(a), low: sigmoid(a - half), high: sigmoid(a + half), n, method: "logistic, robust" }
+    Estimate { value: sigmoid(a), low: sigmoid(a - half), high: sigmoid(a + half), n, method: Method::LogisticRobust }
 }
 
 /// Strength of the pull: half a pair's worth.

@@ -6,6 +6,7 @@
 mod auc;
 mod bootstrap;
 mod logistic;
+mod method;
 mod paired;
 mod power;
 mod share;
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub use auc::{auc, auc_difference};
 pub use bootstrap::{bootstrap_mean, bootstrap_ratio, bootstrap_score, bootstrap_t, jackknife};
 pub use logistic::adjusted_rate;
+pub use method::{EffectScale, Method, Test};
 pub use paired::{
     McNemar, balanced_difference, binomial_test, holm, mcnemar, paired_share_difference, permutation_test,
 };
@@ -36,18 +38,18 @@ pub struct Estimate {
     /// Cases it rests on.
     pub n: usize,
     /// How the interval was made.
-    pub method: &'static str,
+    pub method: Method,
 }
 
 impl Estimate {
     /// What stands where nothing, or too little, was measured.
     pub fn not_enough_data(n: usize) -> Self {
-        Self { value: f64::NAN, low: f64::NAN, high: f64::NAN, n, method: "not enough data" }
+        Self { value: f64::NAN, low: f64::NAN, high: f64::NAN, n, method: Method::NotEnoughData }
     }
 
     /// What stands where there are cases enough, but so uneven ones that no interval would hold.
     pub(crate) fn too_uneven(n: usize) -> Self {
-        Self { method: TOO_UNEVEN, ..Self::not_enough_data(n) }
+        Self { method: Method::TooUneven, ..Self::not_enough_data(n) }
     }
 
     /// Why there is no figure, in words.
@@ -57,7 +59,7 @@ impl Estimate {
 
     /// A figure that follows from a definition, and was not measured.
     pub fn by_definition(value: f64, n: usize) -> Self {
-        Self { value, low: value, high: value, n, method: "by definition" }
+        Self { value, low: value, high: value, n, method: Method::ByDefinition }
     }
 
     /// Whether there is a figure.
@@ -81,15 +83,17 @@ impl Estimate {
     }
 }
 
-const TOO_UNEVEN: &str = "too uneven";
-
 /// Why a figure is missing, from its method and its number of cases.
-pub fn why_unknown(method: &str, n: usize) -> String {
-    if method == TOO_UNEVEN {
-        format!("cases too uneven for an interval, n = {n}")
-    } else {
-        format!("not enough data, n = {n}")
+pub fn why_unknown(method: Method, n: usize) -> String {
+    match method {
+        Method::TooUneven => format!("cases too uneven for an interval, n = {n}"),
+        _ => format!("not enough data, n = {n}"),
     }
+}
+
+/// A p-value as text.
+pub fn p_text(p: f64) -> String {
+    if p < 1e-4 { "< 0.0001".into() } else { format!("{p:.4}") }
 }
 
 /// The 97.5% point of the normal distribution.

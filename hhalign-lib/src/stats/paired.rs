@@ -4,8 +4,10 @@ use rand::Rng as _;
 use serde::Serialize;
 use statrs::distribution::{Binomial, Discrete, DiscreteCDF};
 
-use super::{Estimate, Z};
+use super::{Estimate, Method, Z, p_text};
+use crate::error::Result;
 use crate::rng::stream;
+use crate::table::{Column, Table};
 
 /// McNemar's exact test on paired yes/no outcomes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,6 +18,30 @@ pub struct McNemar {
     pub only_second: usize,
     /// Two-sided probability of a split at least so uneven by chance.
     pub p_value: f64,
+}
+
+impl McNemar {
+    /// The test in one row, under the names of the two models.
+    ///
+    /// # Errors
+    /// A failure of the table library.
+    ///
+    /// # Example
+    /// ```
+    /// let test = hhalign::stats::mcnemar(&[true, false], &[true, true]);
+    /// assert_eq!(test.table("old", "new")?.value("only new right", 0)?, "1");
+    /// # Ok::<(), hhalign::error::Error>(())
+    /// ```
+    pub fn table(&self, first: &str, second: &str) -> Result<Table> {
+        Table::new(
+            "Same prompts, both models (exact McNemar test)",
+            vec![
+                Column::int(format!("only {first} right"), vec![self.only_first as i64]),
+                Column::int(format!("only {second} right"), vec![self.only_second as i64]),
+                Column::text("p", vec![p_text(self.p_value)]),
+            ],
+        )
+    }
 }
 
 /// Compares two models on the same cases: only the cases on which they differ count.
@@ -77,8 +103,10 @@ pub fn binomial_test(k: usize, n: usize) -> f64 {
 /// assert!((e.value - 0.5).abs() < 1e-12 && e.low > 0.1 && e.high < 0.8);
 /// ```
 pub fn paired_share_difference(first: &[bool], second: &[bool]) -> Estimate {
-    let Some((value, centre, variance)) = bonett_price(first, second, 1.0) else { return Estimate::not_enough_data(0) };
-    around(value, centre, variance, first.len(), "Bonett-Price")
+    match bonett_price(first, second, 1.0) {
+        Some(gain) => gain.estimate(first.len()),
+        None => Estimate::not_enough_data(0),
+    }
 }
 
 /// The mean over two kinds of cases of [`paired_share_difference`]: how balanced accuracies differ. Half a case is added to
@@ -101,22 +129,35 @@ pub fn balanced_difference(kinds: [(&[bool], &[bool]); 2]) -> Estimate {
     let [Some(a), Some(b)] = kinds.map(|(first, second)| bonett_price(first, second, 0.5)) else {
         return Estimate::not_enough_data(n);
     };
-    around((a.0 + b.0) / 2.0, (a.1 + b.1) / 2.0, (a.2 + b.2) / 4.0, n, "Bonett-Price")
+    let mean = |a: f64, b: f64| (a + b) / 2.0;
+    let (value, centre) = (mean(a.value, b.value), mean(a.centre, b.centre));
+    Gain { value, centre, variance: (a.variance + b.variance) / 4.0 }.estimate(n)
 }
 
-/// The difference, and the middle and the variance for its interval, with so many cases added to each count.
-fn bonett_price(first: &[bool], second: &[bool], added: f64) -> Option<(f64, f64, f64)> {
+/// A difference of shares, with the middle and the variance of its interval.
+struct Gain {
+    value: f64,
+    centre: f64,
+    variance: f64,
+}
+
+/// The difference of two shares, with a given number of cases added to each count for its interval.
+fn bonett_price(first: &[bool], second: &[bool], added: f64) -> Option<Gain> {
     let (n, (only_first, only_second)) = (first.len() as f64, discordant(first, second));
     let share = |count: usize| (count as f64 + added) / (n + 2.0 * added);
     let (a, b) = (share(only_first), share(only_second));
     let variance = (a + b - (b - a).powi(2)) / (n + 2.0 * added);
-    (n > 0.0).then_some(((only_second as f64 - only_first as f64) / n, b - a, variance))
+    let value = (only_second as f64 - only_first as f64) / n;
+    (n > 0.0).then_some(Gain { value, centre: b - a, variance })
 }
 
-fn around(value: f64, centre: f64, variance: f64, n: usize, method: &'static str) -> Estimate {
-    let half = Z * variance.sqrt();
-    let (low, high) = ((centre - half).max(-1.0).min(value), (centre + half).min(1.0).max(value));
-    Estimate { value, low, high, n, method }
+impl Gain {
+    fn estimate(&self, n: usize) -> Estimate {
+        let &Self { value, centre, variance } = self;
+        let half = Z * variance.sqrt();
+        let (low, high) = ((centre - half).max(-1.0).min(value), (centre + half).min(1.0).max(value));
+        Estimate { value, low, high, n, method: Method::BonettPrice }
+    }
 }
 
 /// Probability of a difference at least so large if it were arbitrary which of both models gave which of its two outcomes to

@@ -1,6 +1,6 @@
 //! Shares of cases, and what is made of them.
 
-use super::{Estimate, Z};
+use super::{Estimate, Method, Z};
 
 /// A share with its Wilson interval.
 ///
@@ -13,11 +13,7 @@ use super::{Estimate, Z};
 /// assert!((e.low - 0.0695083).abs() < 1e-6 && (e.high - 0.2618619).abs() < 1e-6);
 /// ```
 pub fn wilson(successes: f64, n: usize) -> Estimate {
-    let mut e = score_interval(successes, 0.0, n);
-    if n > 0 {
-        e.method = "Wilson";
-    }
-    e
+    score_interval(successes, 0.0, n, Method::Wilson)
 }
 
 /// (wins + ties / 2) / judged, with a score interval that knows that a tie varies less than a win or a loss.
@@ -37,14 +33,10 @@ pub fn wilson(successes: f64, n: usize) -> Estimate {
 /// ```
 pub fn win_rate(wins: usize, ties: usize, losses: usize) -> Estimate {
     let n = wins + ties + losses;
-    let mut e = score_interval(wins as f64 + ties as f64 / 2.0, ties as f64 / (n as f64 + Z * Z), n);
-    if n > 0 {
-        e.method = "Wilson, ties one half";
-    }
-    e
+    score_interval(wins as f64 + ties as f64 / 2.0, ties as f64 / (n as f64 + Z * Z), n, Method::WilsonTies)
 }
 
-fn score_interval(successes: f64, tied: f64, n: usize) -> Estimate {
+fn score_interval(successes: f64, tied: f64, n: usize, method: Method) -> Estimate {
     if n == 0 {
         return Estimate::not_enough_data(0);
     }
@@ -54,7 +46,7 @@ fn score_interval(successes: f64, tied: f64, n: usize) -> Estimate {
     // At the ends the formula gives the end but for rounding.
     let low = if successes == 0.0 { 0.0 } else { (centre - half).max(0.0) };
     let high = if successes == n as f64 { 1.0 } else { (centre + half).min(1.0) };
-    Estimate { value: p, low, high, n, method: "score" }
+    Estimate { value: p, low, high, n, method }
 }
 
 /// The mean of two independent shares, its interval combined from theirs.
@@ -75,5 +67,5 @@ pub fn mean_of_shares(a: &Estimate, b: &Estimate) -> Estimate {
     let value = (a.value + b.value) / 2.0;
     let down = (a.value - a.low).hypot(b.value - b.low) / 2.0;
     let up = (a.high - a.value).hypot(b.high - b.value) / 2.0;
-    Estimate { value, low: value - down, high: value + up, n: a.n + b.n, method: "Wilson, square-and-add" }
+    Estimate { value, low: value - down, high: value + up, n: a.n + b.n, method: Method::WilsonSquareAndAdd }
 }

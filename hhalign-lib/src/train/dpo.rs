@@ -7,14 +7,17 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::TrainConfig;
-use super::objective::{Metrics, Objective, Scored};
+use super::objective::{Metrics, Objective, Pass, PassGradient, Scored, gradient_of};
+use super::outcome::Outcome;
 use super::pitfall::Pitfall;
-use super::run::{self, Outcome};
+use super::recipe::Recipe;
+use super::trainer;
 use crate::batch::{Side, TokenizedPairs};
 use crate::error::{Error, Result};
+use crate::executor::{Executor, Forward};
 use crate::fused::Compute;
 use crate::kl;
-use crate::loss::{PairLogps, PreferenceLoss, Values};
+use crate::loss::{self, PairLogps, PreferenceLoss};
 use crate::model::Gpt;
 use crate::score::{self, ReferenceLogps};
 
@@ -75,7 +78,7 @@ impl Dpo {
         pairs: &TokenizedPairs,
         held_out: &TokenizedPairs,
     ) -> Result<Outcome> {
-        run::fit(&mut self.objective(reference, pairs, held_out)?, &self.train, policy, None)
+        trainer::fit(&mut self.objective(reference, pairs, held_out)?, &Recipe::Dpo(self.clone()), policy, None)
     }
 
     /// Goes on from a checkpoint, and ends as the uninterrupted run would have.
@@ -90,7 +93,12 @@ impl Dpo {
         pairs: &TokenizedPairs,
         held_out: &TokenizedPairs,
     ) -> Result<Outcome> {
-        run::fit(&mut self.objective(reference, pairs, held_out)?, &self.train, policy, Some(checkpoint.as_ref()))
+        trainer::fit(
+            &mut self.objective(reference, pairs, held_out)?,
+            &Recipe::Dpo(self.clone()),
+            policy,
+            Some(checkpoint.as_ref()),
+        )
     }
 
     pub(super) fn objective<'a>(
@@ -159,10 +167,6 @@ pub(super) struct DpoObjective<'a> {
 }
 
 impl Objective for DpoObjective<'_> {
-    fn name(&self) -> &'static str {
-        "dpo"
-    }
-
     fn identity(&self) -> String {
         self.dpo.identity(&self.reference_hash, &self.held_out.hash)
     }
@@ -179,32 +183,27 @@ impl Objective for DpoObjective<'_> {
         &SIDES
     }
 
-    fn loss(&self, pass: &[usize], step: &[usize], scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
-        let logps = self.scores.beside_tokens(scored.token_logps, &self.pairs, pass)?;
-        let mut losses = self.dpo.loss.losses(&logps, self.beta)?;
-        if self.dpo.rpo_alpha > 0.0 {
-            let lengths: Vec<f32> = logps.chosen_tokens.iter().map(|&n| n as f32).collect();
-            let per_token = (logps.policy_chosen.tensor() / Tensor::new(lengths, losses.device())?)?;
-            losses = (losses - (per_token * self.dpo.rpo_alpha)?)?;
-        }
-        if let Some(metrics) = log {
-            log_preferences(metrics, &logps, &losses, self.beta);
-        }
-        Ok((losses.sum_all()? / step.len() as f64)?)
+    fn gradient(
+        &self,
+        pass: &Pass<'_>,
+        forward: &Forward,
+        _head: &[f32],
+        log: Option<&mut Metrics>,
+    ) -> Result<PassGradient> {
+        gradient_of(forward, |scored| self.loss(pass, scored, log))
     }
 
-    fn tokens(&self, indices: &[usize]) -> usize {
-        self.pairs.n_tokens(indices, &SIDES)
-    }
-
-    fn evaluate(&self, policy: &Gpt, compute: &Compute) -> Result<Vec<(String, f64)>> {
-        let scored = score::score_pairs_with(policy, self.held_out, compute)?;
+    fn evaluate(&self, policy: &Gpt, _head: &[f32], executor: &mut dyn Executor) -> Result<Vec<(String, f64)>> {
+        let compute = &self.dpo.train.compute;
+        let scored = score::score_pairs_by(executor, self.held_out, compute.share_prompts)?;
         let logps = self.held_out_scores.beside_scores(scored, self.held_out)?;
         let mut metrics = Metrics::default();
-        log_preferences(&mut metrics, &logps, &self.dpo.loss.losses(&logps, self.beta)?, self.beta);
-        if self.dpo.kl_prompts > 0 {
+        log_preferences(&mut metrics, &logps, &self.dpo.loss.losses(&logps, self.beta)?, self.beta)?;
+        let n_prompts = self.dpo.kl_prompts;
+        if n_prompts > 0 {
             let reference = self.wrong_reference.as_ref().unwrap_or(self.reference);
-            let kl = kl::from_held_out(policy, reference, self.held_out, self.dpo.kl_prompts, self.dpo.train.seed)?;
+            let seed = self.dpo.train.seed;
+            let kl = kl::from_held_out(policy, reference, self.held_out, n_prompts, seed, compute)?;
             let n = kl.len() as f64;
             let mean = kl.iter().sum::<f64>() / n;
             let variance = kl.iter().map(|k| (k - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
@@ -229,8 +228,9 @@ impl Objective for DpoObjective<'_> {
         let first = self.pairs.head(8);
         let scored = score::score_pairs_with(policy, &first, &self.dpo.train.compute)?;
         let logps = self.scores.beside_scores(scored, &first)?;
-        let moved = logps.chosen_logratios().to_vec().into_iter().chain(logps.rejected_logratios().to_vec());
-        let largest = moved.map(f64::abs).fold(0.0, |a, b| if a > b || a.is_nan() { a } else { b });
+        let moved = logps.logratios().map(|ratios| loss::plain(&ratios));
+        let largest =
+            moved.into_iter().flatten().map(f64::abs).fold(0.0, |a, b| if a > b || a.is_nan() { a } else { b });
         // Rounding of a sum over some hundred tokens stays far below this; a wrong reference is far above it.
         if largest > 0.02 || largest.is_nan() {
             return Err(Error::new(
@@ -241,29 +241,55 @@ impl Objective for DpoObjective<'_> {
         }
         Ok(())
     }
+}
 
-    fn headline(&self) -> &'static [&'static str] {
-        HEADLINE
+impl DpoObjective<'_> {
+    fn loss(&self, pass: &Pass<'_>, scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
+        let logps = self.scores.beside_tokens(scored.logps, &self.pairs, pass.pairs)?;
+        let mut losses = self.dpo.loss.losses(&logps, self.beta)?;
+        if self.dpo.rpo_alpha > 0.0 {
+            let lengths: Vec<f32> = logps.chosen_tokens.iter().map(|&n| n as f32).collect();
+            let per_token = (&logps.policy_chosen / Tensor::new(lengths, losses.device())?)?;
+            losses = (losses - (per_token * self.dpo.rpo_alpha)?)?;
+        }
+        if let Some(metrics) = log {
+            log_preferences(metrics, &logps, &losses, self.beta)?;
+        }
+        Ok((losses.sum_all()? / pass.batch.len() as f64)?)
     }
 }
 
-fn log_preferences(metrics: &mut Metrics, logps: &PairLogps, losses: &Tensor, beta: f64) {
-    let n = logps.policy_chosen.len() as f64;
+fn log_preferences(metrics: &mut Metrics, logps: &PairLogps, losses: &Tensor, beta: f64) -> Result<()> {
+    let n = logps.len() as f64;
     let mean = |v: &[f64]| v.iter().sum::<f64>() / n;
     let rewards = logps.rewards(beta);
-    metrics.add("loss", Values::from_tensor(losses.detach()).mean(), n);
+    metrics.add("loss", loss::mean(&losses.detach())?, n);
     metrics.add("rewards/chosen", mean(&rewards.chosen), n);
     metrics.add("rewards/rejected", mean(&rewards.rejected), n);
     metrics.add("rewards/margins", mean(&rewards.margins()), n);
     metrics.add("rewards/accuracies", rewards.correct() / n, n);
-    metrics.add("logps/chosen", logps.policy_chosen.mean(), n);
-    metrics.add("logps/rejected", logps.policy_rejected.mean(), n);
+    metrics.add("logps/chosen", loss::mean(&logps.policy_chosen)?, n);
+    metrics.add("logps/rejected", loss::mean(&logps.policy_rejected)?, n);
+    Ok(())
 }
 
-/// Log-probabilities of all pairs under `policy`, beside the reference's, without gradients.
+/// Log-probabilities of all pairs under `policy`, with the reference's, without gradients.
 ///
 /// # Errors
 /// The pairs do not fit the model.
 pub fn evaluate_preferences(policy: &Gpt, reference: &ReferenceLogps, pairs: &TokenizedPairs) -> Result<PairLogps> {
-    reference.beside_scores(score::score_pairs(policy, pairs)?, pairs)
+    evaluate_preferences_with(policy, reference, pairs, &Compute::default())
+}
+
+/// [`evaluate_preferences`] in the way that a run computes.
+///
+/// # Errors
+/// The pairs do not fit the model, or the hardware cannot do what `compute` asks for.
+pub fn evaluate_preferences_with(
+    policy: &Gpt,
+    reference: &ReferenceLogps,
+    pairs: &TokenizedPairs,
+    compute: &Compute,
+) -> Result<PairLogps> {
+    reference.beside_scores(score::score_pairs_with(policy, pairs, compute)?, pairs)
 }

@@ -1,40 +1,49 @@
-//! Training: supervised fine-tuning on preferred replies ([`Sft`]), then preference optimisation ([`Dpo`]).
+//! Training: supervised fine-tuning on preferred replies ([`Sft`]), preference optimisation ([`Dpo`]) and reward models
+//! ([`RewardConfig`]).
 //!
-//! Both are one loop (`follow` in run.rs) around public pure functions: the losses of [`crate::loss`] on the log-probabilities of
-//! [`crate::score`]. Every draw of a run follows from its seed and step, so a run continued from a checkpoint ends with
+//! All are objectives of one loop (trainer.rs) around public pure functions: the losses of [`crate::loss`] on the log-probabilities
+//! of [`crate::score`]. Every draw of a run follows from its seed and step, so a run continued from a checkpoint ends with
 //! the very bits of the uninterrupted one.
 
 mod dpo;
-mod engine;
+mod head;
 mod history;
+mod identity;
 mod objective;
+mod observer;
+mod outcome;
 mod pitfall;
 mod recipe;
-mod run;
+pub(crate) mod reward;
 mod sft;
 mod state;
 mod step;
+mod trainer;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use dpo::{Dpo, evaluate_preferences};
-pub(crate) use engine::{Engine, Spare, Work};
+pub use dpo::{Dpo, evaluate_preferences, evaluate_preferences_with};
+pub(crate) use head::HEAD;
 pub use history::{History, Mark, Record};
+pub(crate) use identity::{Identity, Origin};
+pub(crate) use objective::Objective;
+pub(crate) use observer::{Observer, Requests, SavePoint, clock, progress_line};
+pub use outcome::{Best, Outcome};
 pub use pitfall::Pitfall;
 pub use recipe::Recipe;
 pub(crate) use recipe::Sources;
-pub use run::Outcome;
-pub(crate) use run::{Observer, Occasion, Wishes, clock, progress_line};
-pub use sft::{Sft, evaluate_replies};
-pub(crate) use state::{Change, Progress};
+pub use reward::RewardConfig;
+pub use sft::{Sft, evaluate_replies, evaluate_replies_with};
+pub(crate) use state::{Change, Progress, peek_state};
+pub(crate) use trainer::fit;
 
 use crate::error::{Error, Result};
 use crate::fused::Compute;
 use crate::optim::AdamWConfig;
 
-/// How a run goes through its data; shared by SFT and DPO.
+/// How a run goes through its data; shared by SFT, DPO and reward models.
 // What is skipped below comes back as its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -75,7 +84,7 @@ pub struct TrainConfig {
     /// Steps between checkpoints; the last step always writes one.
     #[serde(skip)]
     pub checkpoint_every: usize,
-    /// Pause after this many steps of the run, with a checkpoint to resume from; the schedule still aims at `max_steps`.
+    /// Stop after this many steps of the run, with a checkpoint to resume from; the schedule still aims at `max_steps`.
     #[serde(skip)]
     pub stop_at: Option<usize>,
 }
@@ -126,12 +135,6 @@ impl std::fmt::Display for TrainConfig {
 }
 
 impl TrainConfig {
-    /// What decides the numbers of a run, as JSON. Where, when and how often to save or pause, and whether to print, may
-    /// change from one part of a run to the next.
-    pub(crate) fn deciding(&self) -> Result<serde_json::Value> {
-        Ok(serde_json::to_value(Self { progress: true, ..self.clone() })?)
-    }
-
     /// The dropout that a run draws: the model's own, or one that a pitfall left on.
     pub(crate) fn dropout(&self, model: &crate::model::Gpt) -> f64 {
         match self.pitfall {

@@ -5,9 +5,12 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::run::{self, Observer, Outcome};
+use super::identity::{Identity, Origin};
+use super::objective::Objective;
+use super::observer::Observer;
+use super::outcome::Outcome;
 use super::state::{Change, Progress};
-use super::{Dpo, Mark, Sft, TrainConfig, dpo, sft};
+use super::{Dpo, Mark, RewardConfig, Sft, TrainConfig, dpo, reward, sft, trainer};
 use crate::batch::TokenizedPairs;
 use crate::error::{Error, Result};
 use crate::model::Gpt;
@@ -20,6 +23,8 @@ pub enum Recipe {
     Sft(Sft),
     /// Preference optimisation.
     Dpo(Dpo),
+    /// A reward model.
+    Reward(RewardConfig),
 }
 
 /// What a run learns from.
@@ -32,9 +37,16 @@ pub(crate) struct Sources {
 }
 
 impl Recipe {
-    /// Whether another recipe decides the same numbers: where to save and print may differ.
+    /// Whether another recipe decides the same numbers: housekeeping may differ.
     pub(crate) fn is_as(&self, other: &Self) -> bool {
-        serde_json::to_value(self).ok() == serde_json::to_value(other).ok()
+        let deciding = |recipe: &Self| {
+            let mut recipe = recipe.clone();
+            let TrainConfig { log_every, progress, .. } = TrainConfig::default();
+            let train = recipe.train_mut();
+            (train.log_every, train.progress) = (log_every, progress);
+            serde_json::to_value(recipe).ok()
+        };
+        deciding(self) == deciding(other)
     }
 
     /// Takes over what was changed while the run went on.
@@ -43,16 +55,25 @@ impl Recipe {
             match (change, &mut *self) {
                 (Change::Beta(beta), Self::Dpo(dpo)) => dpo.beta = *beta,
                 (Change::LearningRate(rate), recipe) => recipe.train_mut().learning_rate = *rate,
-                (Change::Beta(_), Self::Sft(_)) => {}
+                (Change::Beta(_), Self::Sft(_) | Self::Reward(_)) => {}
             }
         }
     }
 
-    /// `sft` or `dpo`.
+    /// `sft`, `dpo` or `reward`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Sft(_) => "sft",
             Self::Dpo(_) => "dpo",
+            Self::Reward(_) => "reward",
+        }
+    }
+
+    /// β; `None` for supervised fine-tuning and for reward models.
+    pub fn beta(&self) -> Option<f64> {
+        match self {
+            Self::Dpo(dpo) => Some(dpo.beta),
+            Self::Sft(_) | Self::Reward(_) => None,
         }
     }
 
@@ -61,13 +82,15 @@ impl Recipe {
         match self {
             Self::Sft(sft) => &sft.train,
             Self::Dpo(dpo) => &dpo.train,
+            Self::Reward(reward) => &reward.train,
         }
     }
 
-    fn train_mut(&mut self) -> &mut TrainConfig {
+    pub(crate) fn train_mut(&mut self) -> &mut TrainConfig {
         match self {
             Self::Sft(sft) => &mut sft.train,
             Self::Dpo(dpo) => &mut dpo.train,
+            Self::Reward(reward) => &mut reward.train,
         }
     }
 
@@ -75,26 +98,32 @@ impl Recipe {
         match self {
             Self::Sft(_) => sft::HEADLINE,
             Self::Dpo(_) => dpo::HEADLINE,
+            Self::Reward(_) => reward::HEADLINE,
         }
     }
 
     /// Says what is wrong with the settings, if anything, before a thread is started for them.
     pub(crate) fn check(&self) -> Result<()> {
-        if let Self::Dpo(dpo) = self {
-            dpo.loss.check(dpo.beta)?;
+        match self {
+            Self::Sft(_) => {}
+            Self::Dpo(dpo) => dpo.loss.check(dpo.beta)?,
+            Self::Reward(reward) => reward.check()?,
         }
         self.train().check()
     }
 
-    /// Everything that decides the numbers of a run besides its first weights, as text.
-    pub(crate) fn identity(&self, sources: &Sources) -> Result<String> {
-        Ok(format!("{}, pairs {}, {}", self.objective(sources)?, sources.pairs.hash, self.train().deciding()?))
+    /// Everything that decides the numbers of a run that begins with these weights.
+    pub(crate) fn identity(&self, sources: &Sources, origin: Origin) -> Result<Identity> {
+        let settings = self.train().deciding()?;
+        let pairs = format!("{} of {}", sources.pairs.hash, sources.pairs.max_length);
+        Ok(Identity { objective: self.objective(sources)?, pairs, settings, origin })
     }
 
     fn objective(&self, sources: &Sources) -> Result<String> {
         Ok(match self {
             Self::Sft(_) => sft::identity(&sources.held_out.hash),
             Self::Dpo(dpo) => dpo.identity(&sources.reference()?.1, &sources.held_out.hash),
+            Self::Reward(reward) => reward.identity(&sources.held_out.hash),
         })
     }
 
@@ -103,10 +132,18 @@ impl Recipe {
         let state = &mut progress.state;
         state.objective = self.objective(sources)?;
         state.config = self.train().clone();
-        state.data = self.train().with_pitfall(&sources.pairs)?.hash.clone();
+        state.data = match self {
+            Self::Reward(reward) => reward.objective(&sources.pairs, &sources.held_out).data().hash.clone(),
+            Self::Sft(_) | Self::Dpo(_) => self.train().with_pitfall(&sources.pairs)?.hash.clone(),
+        };
         // What was changed on the way is part of the new settings; losses under other settings do not compare.
         state.changes.clear();
         (state.best, state.evaluations_without_gain) = (None, 0);
+        progress.best.clear();
+        if let Some(head) = &mut progress.head {
+            head.best.clear();
+        }
+        let state = &mut progress.state;
         // An evaluation that the other run still owes at this step is its own: under new settings it would not be the same.
         state.evaluated_at = Some(state.step);
         state.history.marks.push(Mark { step: state.step, text: mark.into() });
@@ -114,7 +151,7 @@ impl Recipe {
     }
 
     /// Trains `model` from its beginning, or from where `resume` left it; `progress` is filled as soon as there is any.
-    pub(crate) fn follow(
+    pub(crate) fn train_from(
         &self,
         sources: &Sources,
         model: &Gpt,
@@ -122,19 +159,20 @@ impl Recipe {
         progress: &OnceLock<RwLock<Progress>>,
         observer: &dyn Observer,
     ) -> Result<Outcome> {
-        let follow = |objective: &mut dyn super::objective::Objective| {
-            let begun = parallel::behind(observer.gate(), || run::begin(objective, self.train(), model, resume))?;
+        let train = |objective: &mut dyn Objective| {
+            let begun = parallel::behind(observer.gate(), || trainer::begin(objective, self.train(), model, resume))?;
             let progress = progress.get_or_init(|| RwLock::new(begun));
-            run::follow(objective, self.train(), model, progress, observer)
+            trainer::train(objective, self, model, progress, observer)
         };
         match self {
-            Self::Sft(sft) => follow(&mut sft.objective(&sources.pairs, &sources.held_out)?),
+            Self::Sft(sft) => train(&mut sft.objective(&sources.pairs, &sources.held_out)?),
             Self::Dpo(dpo) => {
                 let reference = &sources.reference()?.0;
                 let objective =
                     parallel::behind(observer.gate(), || dpo.objective(reference, &sources.pairs, &sources.held_out));
-                follow(&mut objective?)
+                train(&mut objective?)
             }
+            Self::Reward(reward) => train(&mut reward.objective(&sources.pairs, &sources.held_out)),
         }
     }
 }

@@ -7,11 +7,14 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::TrainConfig;
-use super::objective::{Metrics, Objective, Scored};
-use super::run::{self, Outcome};
+use super::objective::{Metrics, Objective, Pass, PassGradient, Scored, gradient_of};
+use super::outcome::Outcome;
+use super::recipe::Recipe;
+use super::trainer;
 use crate::batch::{Side, TokenizedPairs};
 use crate::error::{Error, Result};
-use crate::fused::Compute;
+use crate::executor::{self, Executor, Forward};
+use crate::fused::{Compute, Packed};
 use crate::model::Gpt;
 use crate::score;
 
@@ -45,7 +48,7 @@ impl Sft {
     /// # Errors
     /// A setting out of range, or pairs that do not fit the model.
     pub fn fit(&self, model: &mut Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Outcome> {
-        run::fit(&mut self.objective(pairs, held_out)?, &self.train, model, None)
+        trainer::fit(&mut self.objective(pairs, held_out)?, &Recipe::Sft(self.clone()), model, None)
     }
 
     /// Goes on from a checkpoint, and ends as the uninterrupted run would have.
@@ -59,7 +62,12 @@ impl Sft {
         pairs: &TokenizedPairs,
         held_out: &TokenizedPairs,
     ) -> Result<Outcome> {
-        run::fit(&mut self.objective(pairs, held_out)?, &self.train, model, Some(checkpoint.as_ref()))
+        trainer::fit(
+            &mut self.objective(pairs, held_out)?,
+            &Recipe::Sft(self.clone()),
+            model,
+            Some(checkpoint.as_ref()),
+        )
     }
 
     pub(super) fn objective<'a>(
@@ -67,7 +75,8 @@ impl Sft {
         pairs: &'a TokenizedPairs,
         held_out: &'a TokenizedPairs,
     ) -> Result<SftObjective<'a>> {
-        Ok(SftObjective { pairs: self.train.with_pitfall(pairs)?, held_out })
+        let share_prompts = self.train.compute.share_prompts;
+        Ok(SftObjective { pairs: self.train.with_pitfall(pairs)?, held_out, share_prompts })
     }
 }
 
@@ -77,13 +86,10 @@ pub(crate) const HEADLINE: &[&str] = &["loss", "eval_loss"];
 pub(super) struct SftObjective<'a> {
     pairs: Cow<'a, TokenizedPairs>,
     held_out: &'a TokenizedPairs,
+    share_prompts: bool,
 }
 
 impl Objective for SftObjective<'_> {
-    fn name(&self) -> &'static str {
-        "sft"
-    }
-
     fn identity(&self) -> String {
         identity(&self.held_out.hash)
     }
@@ -100,37 +106,41 @@ impl Objective for SftObjective<'_> {
         &[Side::Chosen]
     }
 
-    fn loss(&self, pass: &[usize], step: &[usize], scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
-        let sum = scored.token_logps.sum_all()?;
-        if let (Some(metrics), Some(guesses)) = (log, scored.guesses) {
-            let n = self.pairs.n_reply_tokens(pass, Side::Chosen) as f64;
-            let entropy: f64 = guesses.entropy.iter().copied().map(f64::from).sum();
-            metrics.add("loss", -number(&sum)? / n, n);
-            metrics.add("mean_token_accuracy", guesses.right.iter().filter(|r| **r).count() as f64 / n, n);
-            metrics.add("entropy", entropy / n, n);
-        }
-        Ok((sum * (-1.0 / self.pairs.n_reply_tokens(step, Side::Chosen) as f64))?)
+    fn constant_grad(&self, pass: &Pass<'_>, _packed: &Packed) -> Option<Vec<f32>> {
+        let gradient = -1.0 / self.pairs.n_reply_tokens(pass.batch, Side::Chosen) as f64;
+        Some(vec![gradient as f32; self.pairs.n_reply_tokens(pass.pairs, Side::Chosen)])
     }
 
-    fn known_slopes(&self, pass: &[usize], step: &[usize]) -> Option<Vec<f32>> {
-        let slope = -1.0 / self.pairs.n_reply_tokens(step, Side::Chosen) as f64;
-        Some(vec![slope as f32; self.pairs.n_reply_tokens(pass, Side::Chosen)])
+    fn gradient(
+        &self,
+        pass: &Pass<'_>,
+        forward: &Forward,
+        _head: &[f32],
+        log: Option<&mut Metrics>,
+    ) -> Result<PassGradient> {
+        gradient_of(forward, |scored| self.loss(pass, scored, log))
     }
 
-    fn tokens(&self, indices: &[usize]) -> usize {
-        self.pairs.n_tokens(indices, &[Side::Chosen])
-    }
-
-    fn evaluate(&self, policy: &Gpt, compute: &Compute) -> Result<Vec<(String, f64)>> {
-        Ok(vec![("eval_loss".into(), mean_nll(policy, self.held_out, compute)?)])
+    fn evaluate(&self, _policy: &Gpt, _head: &[f32], executor: &mut dyn Executor) -> Result<Vec<(String, f64)>> {
+        Ok(vec![("eval_loss".into(), mean_nll(executor, self.held_out, self.share_prompts)?)])
     }
 
     fn set_beta(&mut self, beta: f64) -> Result<()> {
         Err(Error::new("supervised fine-tuning has no beta", beta.to_string(), "set it on a DPO run"))
     }
+}
 
-    fn headline(&self) -> &'static [&'static str] {
-        HEADLINE
+impl SftObjective<'_> {
+    fn loss(&self, pass: &Pass<'_>, scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
+        let sum = scored.logps.values.sum_all()?;
+        if let (Some(metrics), Some(stats)) = (log, scored.stats) {
+            let n = self.pairs.n_reply_tokens(pass.pairs, Side::Chosen) as f64;
+            let entropy: f64 = stats.entropy.iter().copied().map(f64::from).sum();
+            metrics.add("loss", -number(&sum)? / n, n);
+            metrics.add("mean_token_accuracy", stats.right.iter().filter(|r| **r).count() as f64 / n, n);
+            metrics.add("entropy", entropy / n, n);
+        }
+        Ok((sum * (-1.0 / self.pairs.n_reply_tokens(pass.batch, Side::Chosen) as f64))?)
     }
 }
 
@@ -144,11 +154,19 @@ pub(super) fn identity(held_out_hash: &str) -> String {
 /// # Errors
 /// The pairs do not fit the model.
 pub fn evaluate_replies(model: &Gpt, pairs: &TokenizedPairs) -> Result<f64> {
-    mean_nll(model, pairs, &Compute::default())
+    evaluate_replies_with(model, pairs, &Compute::default())
 }
 
-fn mean_nll(model: &Gpt, pairs: &TokenizedPairs, compute: &Compute) -> Result<f64> {
-    let logps = score::score_replies(model, pairs, &[Side::Chosen], compute)?.remove(0);
+/// [`evaluate_replies`] in the way that a run computes.
+///
+/// # Errors
+/// The pairs do not fit the model, or the hardware cannot do what `compute` asks for.
+pub fn evaluate_replies_with(model: &Gpt, pairs: &TokenizedPairs, compute: &Compute) -> Result<f64> {
+    mean_nll(&mut *executor::for_model(compute, model)?, pairs, compute.share_prompts)
+}
+
+fn mean_nll(executor: &mut dyn Executor, pairs: &TokenizedPairs, share_prompts: bool) -> Result<f64> {
+    let logps = score::score_replies_by(executor, pairs, &[Side::Chosen], share_prompts)?.remove(0);
     let tokens: usize = pairs.pairs.iter().map(|p| p.chosen.len()).sum();
     Ok(-logps.into_iter().map(f64::from).sum::<f64>() / tokens as f64)
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::head::{HEAD, Head};
 use super::history::Mark;
 use super::{History, TrainConfig};
 use crate::checkpoint::{read_metadata, read_tensors, write_tensors};
 use crate::error::{Error, Result};
 use crate::model::{Gpt, GptConfig};
-use crate::optim::AdamW;
+use crate::optim::{AdamW, VectorAdamW};
 
 /// A setting that was changed while the run went on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -33,7 +34,10 @@ impl Change {
 /// What a run is at a step, besides its tensors. The step is the data cursor and the state of every random stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// `sft` or `dpo` with its settings, as one text: two runs go together when it is equal.
+    /// The checkpoint's format; files from before it was written down have format 1.
+    #[serde(default = "first_format")]
+    pub(crate) format: u32,
+    /// `sft`, `dpo` or `reward` with its settings, as one text: two runs go together when it is equal.
     pub(crate) objective: String,
     pub(crate) config: TrainConfig,
     /// The model the weights belong to: the same shapes may hide another number of heads or another dropout.
@@ -59,9 +63,32 @@ pub(crate) struct Progress {
     pub(crate) state: State,
     pub(crate) optimizer: AdamW,
     pub(crate) best: BTreeMap<String, Tensor>,
+    /// What a reward model has above the model.
+    pub(crate) head: Option<Head>,
 }
 
+/// Under what a checkpoint's header holds the state of its run.
 const STATE: &str = "hhalign_run";
+/// The header key of version 0.1's reward checkpoints.
+const OLD_REWARD_STATE: &str = "hhalign_reward";
+
+fn first_format() -> u32 {
+    1
+}
+
+impl State {
+    /// The format that is written: 2 since it is written down, and since a head may be among the tensors.
+    pub(crate) const FORMAT: u32 = 2;
+
+    /// Refuses a format that this version does not know.
+    pub(crate) fn check_format(&self, path: &Path) -> Result<()> {
+        if self.format <= Self::FORMAT {
+            return Ok(());
+        }
+        let got = format!("format {}, this version knows up to {}", self.format, Self::FORMAT);
+        Err(Error::new("a checkpoint of a newer hhalign", got, "update hhalign").at(path.display()))
+    }
+}
 
 impl Progress {
     /// Writes a change down, so that a resumed run knows it and a figure shows it.
@@ -70,23 +97,34 @@ impl Progress {
         state.changes.push(change);
         state.history.marks.push(Mark { step: state.step, text: change.text() });
         if matches!(change, Change::Beta(_)) {
-            // Losses under two betas do not compare: the best moment is sought anew.
+            // Losses under two betas do not compare: the best step starts over.
             (state.best, state.evaluations_without_gain) = (None, 0);
         }
     }
 
     pub(crate) fn save(&self, path: &Path, model: &Gpt) -> Result<()> {
-        let (first, second) = (self.optimizer.moments(0)?, self.optimizer.moments(1)?);
-        let groups = [("model/", model.parameters()), ("best/", &self.best), ("adam_m/", &first), ("adam_v/", &second)];
-        let tensors = groups
-            .iter()
-            .flat_map(|(prefix, group)| group.iter().map(move |(name, t)| (format!("{prefix}{name}"), t.clone())))
-            .collect();
-        write_tensors(path, &tensors, HashMap::from([(STATE.to_string(), serde_json::to_string(&self.state)?)]))
+        let mut groups = [
+            ("model", model.named_parameters()),
+            ("best", self.best.clone()),
+            ("adam_m", self.optimizer.first_moments()?),
+            ("adam_v", self.optimizer.second_moments()?),
+        ];
+        if let Some(head) = &self.head {
+            let optimizer = &head.optimizer;
+            let vectors = [&head.weights, &head.best, optimizer.first_moments(), optimizer.second_moments()];
+            for ((_, group), values) in groups.iter_mut().zip(vectors) {
+                group.insert(HEAD.into(), Head::tensor(values)?);
+            }
+        }
+        let named = groups.into_iter().flat_map(|(prefix, group)| {
+            group.into_iter().map(move |(name, tensor)| (format!("{prefix}/{name}"), tensor))
+        });
+        let state = State { format: State::FORMAT, ..self.state.clone() };
+        write_tensors(path, &named.collect(), HashMap::from([(STATE.to_string(), serde_json::to_string(&state)?)]))
     }
 
     /// Reads a checkpoint into `model`; `objective`, `config` and `data` must be those it was written with.
-    pub(super) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConfig, data: &str) -> Result<Self> {
+    pub(crate) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConfig, data: &str) -> Result<Self> {
         read_state(path)?.check(model, objective, config, data)?;
         Self::read(path, model)
     }
@@ -102,19 +140,53 @@ impl Progress {
             groups.entry(group.into()).or_default().insert(name.into(), tensor);
         }
         let mut take = |group: &str| groups.remove(group).unwrap_or_default();
-        model.assign(&take("model"))?;
-        let (first, second) = (take("adam_m"), take("adam_v"));
+        let mut groups = [take("model"), take("best"), take("adam_m"), take("adam_v")];
+        let mut heads = vec![];
+        for group in &mut groups {
+            heads.extend(group.remove(HEAD).map(|tensor| tensor.to_vec1::<f32>()).transpose()?);
+        }
+        let head = match <[Vec<f32>; 4]>::try_from(heads) {
+            Ok([weights, best, first, second]) => {
+                let optimizer = VectorAdamW::restore(state.config.adamw.clone(), state.step, first, second);
+                Some(Head { weights, optimizer, best })
+            }
+            Err(none) if none.is_empty() => None,
+            Err(some) => {
+                let got = format!("{} of 4 vectors", some.len());
+                return Err(Error::new("a checkpoint with half a head", got, "write it again").at(path.display()));
+            }
+        };
+        let [weights, best, first, second] = groups;
+        model.assign(&weights)?;
         let optimizer = AdamW::restore(state.config.adamw.clone(), &model.config, state.step, &first, &second)?;
-        Ok(Self { state, optimizer, best: take("best") })
+        Ok(Self { state, optimizer, best, head })
     }
 }
 
 /// What a checkpoint says of its run, without its tensors.
-pub(crate) fn read_state(path: &Path) -> Result<State> {
+fn read_state(path: &Path) -> Result<State> {
+    let state = peek_state(path)?;
+    state.check_format(path)?;
+    Ok(state)
+}
+
+/// [`read_state`] of any format.
+pub(crate) fn peek_state(path: &Path) -> Result<State> {
     let metadata = read_metadata(path)?;
     let text = metadata.get(STATE).ok_or_else(|| {
-        let got = "a safetensors file without a run in it";
-        Error::new("not a run's checkpoint", got, "give the file that TrainConfig::checkpoint named").at(path.display())
+        let refused = match metadata.contains_key(OLD_REWARD_STATE) {
+            true => Error::new(
+                "a reward model's checkpoint in the format of version 0.1",
+                "a training that was interrupted before this version",
+                "delete this file: the training begins again",
+            ),
+            false => Error::new(
+                "not a run's checkpoint",
+                "a safetensors file without a run in it",
+                "give the file that TrainConfig::checkpoint named",
+            ),
+        };
+        refused.at(path.display())
     })?;
     serde_json::from_str(text).map_err(|e| Error::from(e).at(path.display()))
 }

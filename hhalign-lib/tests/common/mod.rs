@@ -79,7 +79,7 @@ pub fn named_gradients(model: &Gpt, mut store: GradStore) -> Tensors {
         let gradient = store.remove(var.as_tensor()).unwrap_or_else(|| panic!("{name} has no gradient"));
         (name.clone(), gradient.detach())
     };
-    model.vars().iter().map(take).collect()
+    model.named_vars().iter().map(take).collect()
 }
 
 /// Largest difference of gradients relative to each tensor's largest entry, over all `grad.*` of a fixture.
@@ -175,7 +175,7 @@ pub fn short(max_steps: usize) -> TrainConfig {
 
 /// The parameters' bits, by name: what "unchanged" and "the same run" are judged by.
 pub fn bits(model: &Gpt) -> BTreeMap<String, Vec<u32>> {
-    model.parameters().iter().map(|(name, t)| (name.clone(), tensor_bits(t))).collect()
+    model.named_parameters().iter().map(|(name, t)| (name.clone(), tensor_bits(t))).collect()
 }
 
 pub fn tensor_bits(tensor: &Tensor) -> Vec<u32> {

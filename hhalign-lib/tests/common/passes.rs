@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use hhalign::batch::Batch;
-use hhalign::fused::{Guesses, Packed};
+use hhalign::fused::{Packed, TokenStats};
 use hhalign::gradients::Gradients;
 use hhalign::model::{Gpt, GptConfig};
 use hhalign::nn::Dropout;
@@ -17,11 +17,13 @@ pub type Sequences = Vec<(Vec<u32>, Vec<Vec<u32>>)>;
 pub fn model(config: GptConfig) -> Gpt {
     let model = Gpt::new(config, 3).unwrap();
     // Layer norms and biases away from their start, so that a wrong use of them shows.
-    let moved = model.parameters().iter().map(|(name, tensor)| {
+    let moved = model.named_parameters().into_iter().map(|(name, tensor)| {
         let n = tensor.elem_count();
-        let noise: Vec<f32> = (0..n).map(|i| ((i * 37 + name.len() * 11) % 97) as f32 / 970.0 - 0.05).collect();
+        // Another noise for each name, so that no parameter can stand in for another of its shape.
+        let seed = name.bytes().fold(0, |sum, byte| (sum * 31 + byte as usize) % 97);
+        let noise: Vec<f32> = (0..n).map(|i| ((i * 37 + seed) % 97) as f32 / 970.0 - 0.05).collect();
         let noise = Tensor::from_vec(noise, tensor.dims(), tensor.device()).unwrap();
-        (name.clone(), ((tensor * 3.0).unwrap() + noise).unwrap())
+        (name, ((tensor * 3.0).unwrap() + noise).unwrap())
     });
     Gpt::from_parameters(model.config.clone(), moved.collect(), true).unwrap()
 }
@@ -55,14 +57,14 @@ pub fn packed(sequences: &Sequences, share: bool) -> Packed {
     packed
 }
 
-/// What flows back into each log-probability: any numbers will do.
-pub fn slopes(n: usize) -> Vec<f32> {
+/// An upstream gradient of each log-probability: any numbers serve.
+pub fn dlogps(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 13) % 29) as f32 / 29.0 - 0.4).collect()
 }
 
 pub struct Oracle {
     pub logps: Vec<f64>,
-    pub guesses: Guesses,
+    pub stats: TokenStats,
     pub gradients: BTreeMap<String, Tensor>,
 }
 
@@ -71,14 +73,31 @@ pub fn oracle(model: &Gpt, sequences: &Sequences) -> Oracle {
         sequences.iter().flat_map(|(p, replies)| replies.iter().map(move |r| (p.as_slice(), r.as_slice()))).collect();
     let batch = Batch::new(&flat, 0).unwrap();
     let logits = score::reply_logits(model, &batch, &mut Dropout::off()).unwrap();
-    let logps = score::logps_of_targets(&logits, &batch).unwrap();
+    let logps = score::logps_of_targets(&logits, &batch.targets).unwrap();
     let n = batch.n_reply_tokens();
-    let loss = (&logps * Tensor::new(slopes(n), logps.device()).unwrap()).unwrap().sum_all().unwrap();
+    let loss = (&logps * Tensor::new(dlogps(n), logps.device()).unwrap()).unwrap().sum_all().unwrap();
     Oracle {
         logps: numbers(&logps),
-        guesses: score::guesses(&logits, &batch.targets).unwrap(),
+        stats: score::token_stats(&logits, &batch.targets).unwrap(),
         gradients: named_gradients(model, loss.backward().unwrap()),
     }
+}
+
+/// `n` replies of 150 tokens: more targets than the logits that exist at once.
+pub fn long(n: usize, vocab: usize) -> Sequences {
+    (0..n).map(|i| (ids(2, i, vocab), vec![ids(150, i + 1, vocab)])).collect()
+}
+
+/// Whole replies, each of which has an end; those of every second prompt are predicted as well, as far as the first.
+pub fn whole(sequences: &Sequences, share: bool) -> Packed {
+    let mut packed = Packed::default();
+    for (i, (prompt, replies)) in sequences.iter().enumerate() {
+        let replies: Vec<&[u32]> = replies.iter().map(Vec::as_slice).collect();
+        for replies in replies.chunks(if share { replies.len() } else { 1 }) {
+            packed.push_whole(prompt, replies, i % 2).unwrap();
+        }
+    }
+    packed
 }
 
 pub fn super_short() -> Packed {

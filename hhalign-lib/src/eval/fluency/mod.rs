@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use self::llama::{Family, Llama};
 use self::vocabulary::Vocabulary;
-use super::measure::{Better, Cases, Instrument, Measure};
+use super::measure::{Better, Cases, Instrument, Measure, PERPLEXITIES};
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::rng::sha256_of_file;
@@ -57,14 +57,15 @@ pub fn fluency(model: &Fluency, prompts: &[String], replies: &[Reply], seed: u64
     let (above, below) = scored.iter().map(|s| (s.nll, s.tokens as f64)).unzip();
     let instrument = Instrument::LanguageModel(model.identity());
     let cases = Cases::Ratio { above, below, exp: true };
-    Ok(Measure::new("perplexity under another model", Better::Lower, instrument, cases, seed))
+    Ok(Measure::new(PERPLEXITIES[2], Better::Lower, instrument, cases, seed))
 }
 
 /// A pretrained language model of the Llama family in a GGUF file, with its tokenizer.
 ///
 /// Weights stay quantised in memory and are computed with in f32, as transformers does; llama.cpp rounds the activations
 /// as well. Prompt and reply are tokenised apart and joined, as everywhere in this library, and text that spells out a
-/// special token stays text. What exceeds the model's context is cut from the front of the prompt.
+/// special token stays text. What exceeds the model's context is cut from the front of the prompt. It runs on the
+/// processor, whatever [`Compute`](crate::fused::Compute) the evaluated models have.
 pub struct Fluency {
     model: Llama,
     vocabulary: Vocabulary,

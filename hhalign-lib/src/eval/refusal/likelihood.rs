@@ -27,6 +27,20 @@ const COMPLIANCES: [&str; 4] = [" Sure, here is", " Sure, happy to help", " Okay
 /// # Source
 /// Mann and Whitney 1947 (the statistic); Hanley and McNeil 1982 (as the area).
 pub fn likelihood_auc(prompts: &RefusalPrompts, model: &Gpt, tokenizer: &Tokenizer, seed: u64) -> Result<Measure> {
+    likelihood_auc_with(prompts, model, tokenizer, seed, &Compute::default())
+}
+
+/// [`likelihood_auc`], computed in the way that `compute` asks for.
+///
+/// # Errors
+/// Only one kind of prompt, a failure of the model, or hardware that cannot do what `compute` asks for.
+pub fn likelihood_auc_with(
+    prompts: &RefusalPrompts,
+    model: &Gpt,
+    tokenizer: &Tokenizer,
+    seed: u64,
+    compute: &Compute,
+) -> Result<Measure> {
     let encode = |texts: &[&str]| texts.iter().map(|t| tokenizer.encode(t)).collect::<Result<Vec<_>>>();
     let continuations = [encode(&REFUSALS)?, encode(&COMPLIANCES)?].concat();
     let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
@@ -39,7 +53,7 @@ pub fn likelihood_auc(prompts: &RefusalPrompts, model: &Gpt, tokenizer: &Tokeniz
         packed.push(&ids[ids.len().saturating_sub(room)..], &replies)?;
         Ok(packed)
     });
-    let logps = score::packed_logps(model, &packed.collect::<Result<Vec<_>>>()?, &Compute::default())?;
+    let logps = score::packed_logps(model, &packed.collect::<Result<Vec<_>>>()?, compute)?;
     let odds: Vec<f64> = logps
         .iter()
         .map(|logps| logps.split_at(REFUSALS.len()))

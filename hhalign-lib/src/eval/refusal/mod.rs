@@ -4,7 +4,7 @@ mod likelihood;
 mod matcher;
 pub mod xstest;
 
-pub use likelihood::likelihood_auc;
+pub use likelihood::{likelihood_auc, likelihood_auc_with};
 pub use matcher::{declines, matcher};
 
 use super::comparison::Metrics;

@@ -59,6 +59,11 @@ pub trait ToxicityScorer {
 pub struct Classifier(Option<Box<dyn ToxicityScorer + Send + Sync>>);
 
 impl Classifier {
+    /// None: its values say "not enough data".
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     /// toxic-bert from a folder or from the hub, where one is named; otherwise tox-block from its folder, or none where set-up could not
     /// fetch it.
     ///

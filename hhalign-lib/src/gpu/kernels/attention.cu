@@ -1,14 +1,14 @@
-// Causal attention over packed rows, for every width of a head and every way of storing; attention_tensor.cu is the quick
-// one. Scores exist for a tile at a time and their log-sum-exp is kept, as in FlashAttention (arXiv 2205.14135).
+// Causal attention over packed rows, for every head width and dtype; attention_tensor.cu is the fast version. Scores exist
+// for one tile at a time and their log-sum-exp is kept, as in FlashAttention (arXiv 2205.14135).
 //
-// qkv (R, 3C) without its bias, which is added on loading. A query block is described by five numbers: its first and last
-// row (exclusive), the first row of its own span, the first row of the prefix it sees and the prefix's length. Keys are
-// counted from the prefix on. A key block has its first and last row and the last row of any query that may see it: a query
-// never stands before a key that it sees, and between the two blocks' rows no other sequence begins. The lists' blocks have
-// up to 64 rows; here each is two blocks of ROWS.
+// qkv (R, 3C) is without its bias, which is added on loading. Five numbers describe a query block: its first row and its
+// end row (exclusive), the first row of its own span, the first row of the prefix it sees and the prefix's length. Keys are
+// counted from the start of the prefix. A key block has its first row, its end row and the end row of the queries that may
+// see it: a query never comes before a key that it sees, and no other sequence begins between the two blocks' rows. The
+// blocks of the lists have up to 64 rows; each is two blocks of ROWS here.
 
 #define ROWS 32
-// Columns of a head that one lane of a warp holds, at most: heads of up to 128.
+// The most columns of a head that one lane of a warp holds: heads of up to 128.
 #define COLUMNS 4
 
 // `n` rows of part 0, 1 or 2 of qkv (or of a plain (R, C), with parts 1) into a tile of ROWS rows of stride D + 1.
@@ -30,7 +30,8 @@ DEVICE float dot(const float* a, const float* b, int d) {
     return sum;
 }
 
-// The next tile of the keys and values that a query block sees; returns how many there are. All threads have read the last.
+// Loads the next tile of the keys and values that a query block sees; returns the number of keys. All threads have read
+// the previous tile.
 DEVICE int load_keys(float* k, float* v, const S* qkv, const float* bias, int* rows, const int* block, int first, int keys,
                      int head, int heads, int d) {
     int own = block[2], prefix = block[3], shown = block[4], n = keys - first < ROWS ? keys - first : ROWS;
@@ -46,8 +47,9 @@ DEVICE int load_keys(float* k, float* v, const S* qkv, const float* bias, int* r
     return n;
 }
 
-// out (R, C), lse (R, H). A warp has eight queries; a lane is one key of the tile, or some columns of the output.
-KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const int* blocks, int heads, int d, float scale) {
+// atty (R, C), lse (R, H). A warp has eight queries; a lane is one key of the tile, or some columns of the output.
+KERNEL void attention(S* atty, float* lse, const S* qkv, const float* bias, const int* blocks, int heads, int d,
+                      float scale) {
     DYNAMIC_SHARED(float, shared);
     __shared__ int rows[ROWS];
     const int* block = blocks + 5 * (blockIdx.x / 2);
@@ -75,7 +77,7 @@ KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const
             float p = seen ? quick_exp(score - larger) : 0.0f, shrink = quick_exp(most[i] - larger);
             total[i] = total[i] * shrink + warp_sum(p);
             most[i] = larger;
-            // In registers while the keys pass by.
+            // Kept in registers while looping over the keys.
             float own[COLUMNS];
             for (int j = 0; j < COLUMNS; j++) own[j] = sum[i][j] * shrink;
             for (int key = 0; key < n; key++) {
@@ -90,26 +92,26 @@ KERNEL void attention(S* out, float* lse, const S* qkv, const float* bias, const
         int row = begin + warp * 8 + i;
         if (row >= end) break;
         for (int j = 0; j < COLUMNS; j++)
-            if (lane + 32 * j < d) out[(long)row * c + head * d + lane + 32 * j] = down(sum[i][j] / total[i]);
+            if (lane + 32 * j < d) atty[(long)row * c + head * d + lane + 32 * j] = down(sum[i][j] / total[i]);
         if (lane == 0) lse[(long)row * heads + head] = most[i] + logf(total[i]);
     }
 }
 
-// delta (R, H) = Σ d_out (out - bias) over each head: a warp for each; the bias (C) may be none.
-KERNEL void attention_delta(float* delta, const S* d_out, const S* out, const float* bias, int rows, int heads, int d) {
+// delta (R, H) = Σ datty (atty - bias) over each head, one warp per head; the bias (C) may be null.
+KERNEL void attention_delta(float* delta, const S* datty, const S* atty, const float* bias, int rows, int heads, int d) {
     int pair = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (pair >= rows * heads) return;
     float sum = 0.0f;
     for (int i = lane; i < d; i += 32) {
         float minus = bias ? bias[pair % heads * d + i] : 0.0f;
-        sum += up(d_out[(long)pair * d + i]) * (up(out[(long)pair * d + i]) - minus);
+        sum += up(datty[(long)pair * d + i]) * (up(atty[(long)pair * d + i]) - minus);
     }
     sum = warp_sum(sum);
     if (lane == 0) delta[pair] = sum;
 }
 
-// The queries' part of d_qkv (R, 3C); laid out as the forward pass.
-KERNEL void attention_queries(S* d_qkv, const S* d_out, const float* delta, const float* lse, const S* qkv, const float* bias,
+// The queries' part of dqkv (R, 3C); threads as in the forward pass.
+KERNEL void attention_queries(S* dqkv, const S* datty, const float* delta, const float* lse, const S* qkv, const float* bias,
                               const int* blocks, int heads, int d, float scale) {
     DYNAMIC_SHARED(float, shared);
     __shared__ int rows[ROWS];
@@ -122,7 +124,7 @@ KERNEL void attention_queries(S* d_qkv, const S* d_out, const float* delta, cons
     if (threadIdx.x < ROWS) rows[threadIdx.x] = begin + threadIdx.x;
     __syncthreads();
     load_rows(q, qkv, bias, 3, 0, rows, end - begin, head, heads, d);
-    load_rows(g, d_out, 0, 1, 0, rows, end - begin, head, heads, d);
+    load_rows(g, datty, 0, 1, 0, rows, end - begin, head, heads, d);
     float sum[8][COLUMNS];
     for (int i = 0; i < 8; i++)
         for (int j = 0; j < COLUMNS; j++) sum[i][j] = 0.0f;
@@ -149,12 +151,12 @@ KERNEL void attention_queries(S* d_qkv, const S* d_out, const float* delta, cons
         int row = begin + warp * 8 + i;
         if (row >= end) break;
         for (int j = 0; j < COLUMNS; j++)
-            if (lane + 32 * j < d) d_qkv[(long)row * 3 * c + head * d + lane + 32 * j] = down(sum[i][j]);
+            if (lane + 32 * j < d) dqkv[(long)row * 3 * c + head * d + lane + 32 * j] = down(sum[i][j]);
     }
 }
 
-// The keys' and values' parts: a warp has eight keys, a lane is one query of the tile, or some columns.
-KERNEL void attention_keys(S* d_qkv, const S* d_out, const float* delta, const float* lse, const S* qkv, const float* bias,
+// The keys' and values' parts of dqkv: a warp has eight keys, a lane is one query of the tile, or some columns.
+KERNEL void attention_keys(S* dqkv, const S* datty, const float* delta, const float* lse, const S* qkv, const float* bias,
                            const int* blocks, int heads, int d, float scale) {
     DYNAMIC_SHARED(float, shared);
     __shared__ int rows[ROWS];
@@ -177,7 +179,7 @@ KERNEL void attention_keys(S* d_qkv, const S* d_out, const float* delta, const f
         __syncthreads();
         int n = until - first < ROWS ? until - first : ROWS;
         load_rows(q, qkv, bias, 3, 0, rows, n, head, heads, d);
-        load_rows(g, d_out, 0, 1, 0, rows, n, head, heads, d);
+        load_rows(g, datty, 0, 1, 0, rows, n, head, heads, d);
         __syncthreads();
         for (int i = 0; i < 8; i++) {
             int key = warp * 8 + i, row = first + lane;
@@ -189,11 +191,11 @@ KERNEL void attention_keys(S* d_qkv, const S* d_out, const float* delta, const f
             float own_k[COLUMNS], own_v[COLUMNS];
             for (int j = 0; j < COLUMNS; j++) own_k[j] = d_k[i][j], own_v[j] = d_v[i][j];
             for (int query = 0; query < n; query++) {
-                float weight = __shfl_sync(0xffffffffu, p, query), slope = __shfl_sync(0xffffffffu, ds, query);
+                float weight = __shfl_sync(0xffffffffu, p, query), d_score = __shfl_sync(0xffffffffu, ds, query);
                 for (int j = 0; j < COLUMNS; j++)
                     if (lane + 32 * j < d) {
                         own_v[j] += weight * g[query * stride + lane + 32 * j];
-                        own_k[j] += slope * q[query * stride + lane + 32 * j];
+                        own_k[j] += d_score * q[query * stride + lane + 32 * j];
                     }
             }
             for (int j = 0; j < COLUMNS; j++) d_k[i][j] = own_k[j], d_v[i][j] = own_v[j];
@@ -205,8 +207,8 @@ KERNEL void attention_keys(S* d_qkv, const S* d_out, const float* delta, const f
         for (int j = 0; j < COLUMNS; j++)
             if (lane + 32 * j < d) {
                 long at = (long)row * 3 * c + head * d + lane + 32 * j;
-                d_qkv[at + c] = down(d_k[i][j]);
-                d_qkv[at + 2 * c] = down(d_v[i][j]);
+                dqkv[at + c] = down(d_k[i][j]);
+                dqkv[at + 2 * c] = down(d_v[i][j]);
             }
     }
 }

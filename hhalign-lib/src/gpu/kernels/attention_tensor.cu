@@ -1,13 +1,13 @@
-// The attention of attention.cu on tensor cores, for numbers stored in 16 bits and heads whose width is a multiple of 8, in
-// tiles as FlashAttention-2 has them (arXiv 2307.08691). Nothing is added up by atomics: the way back goes once over blocks of
-// queries and once over blocks of keys, and gives the same bits each time.
+// The attention of attention.cu on tensor cores, for 16-bit dtypes and heads whose width is a multiple of 8, in tiles as in
+// FlashAttention-2 (arXiv 2307.08691). There are no atomics: the backward pass runs once over blocks of queries and once
+// over blocks of keys, and gives the same bits each time.
 //
-// Biases: that of the queries is added once, in place, by the forward pass. That of the keys moves all scores of a query by
-// the same amount, which the softmax does not see: it is left out. That of the values is added to the outputs, and
-// attention_delta takes its part away again.
+// Biases: the forward pass adds that of the queries once, in place. That of the keys shifts all scores of a query by the
+// same amount, which the softmax ignores: it is omitted. That of the values is added to the outputs, and attention_delta
+// subtracts it again.
 
 #define LOG2_E 1.44269504f
-// A score that is not seen, and the log-sum-exp of a query that is not there.
+// A masked score, and the log-sum-exp of a query that does not exist.
 #define NONE 3.4e38f
 
 // A block of queries as attention.cu describes it, and how many keys its last query sees.
@@ -22,19 +22,19 @@ DEVICE Queries queries_of(const int* blocks) {
 // The tile of keys and values that begins with key `first` of those that a block sees; `qkv` is that of the head.
 template <int D>
 DEVICE void load_keys(S* k, S* v, const S* qkv, int c, int d, const Queries& block, int first) {
-    int n = block.keys - first, split = block.shown - first, before = block.prefix + first, behind = block.own - split;
+    int n = block.keys - first, split = block.shown - first, before = block.prefix + first, after = block.own - split;
     __syncthreads();
-    load_tile<D>(k, qkv + c, 3L * c, d, n, before, split, behind);
-    load_tile<D>(v, qkv + 2 * c, 3L * c, d, n, before, split, behind);
+    load_tile<D>(k, qkv + c, 3L * c, d, n, before, split, after);
+    load_tile<D>(v, qkv + 2 * c, 3L * c, d, n, before, split, after);
     __syncthreads();
 }
 
-#define FORWARD_PARAMETERS S *out, float *lse, S *qkv, const float *bias, const int *blocks, int heads, int d, float scale
-#define FORWARD_ARGUMENTS out, lse, qkv, bias, blocks, heads, d, scale
+#define FORWARD_PARAMETERS S *atty, float *lse, S *qkv, const float *bias, const int *blocks, int heads, int d, float scale
+#define FORWARD_ARGUMENTS atty, lse, qkv, bias, blocks, heads, d, scale
 
-// So few registers that one more block fits on a multiprocessor; kernels.rs wants the names of definitions to come first.
+// So few registers that one more block fits on a multiprocessor. kernels.rs reads signatures from definitions only.
 #if !defined(EMULATED) && __CUDA_ARCH__ >= 800
-KERNEL __launch_bounds__(128, 4) void attention_64(FORWARD_PARAMETERS);
+KERNEL __launch_bounds__(128, 4) void attention_tensor_64(FORWARD_PARAMETERS);
 #endif
 
 // A block has TILE_ROWS queries, a warp 16 of them.
@@ -64,7 +64,7 @@ DEVICE void forward_tiles(FORWARD_PARAMETERS) {
     unsigned q[D / 16][4];
     load_fragments<D>(q, k + 16 * warp * (D + 8));
     float sum[D / 8][4] = {}, most[2] = {-NONE, -NONE}, total[2] = {0.0f, 0.0f};
-    // The last key that the lane's first query sees; its second query, eight rows on, sees eight more.
+    // The last key that the lane's first query sees; its second query, eight rows later, sees eight more.
     int last = block.shown + begin - block.own + 16 * warp + group;
     for (int first = 0; first < block.keys; first += TILE_ROWS) {
         load_keys<D>(k, v, qkv, c, d, block, first);
@@ -109,21 +109,22 @@ DEVICE void forward_tiles(FORWARD_PARAMETERS) {
         int query = row + group + 8 * half;
         if (pair == 0 && query < end) lse[(long)query * heads + head] = most[half] * scale + logf(total[half]);
     }
-    store_rows<D>(out + (long)row * c + head * d, c, d, end - row, sum, factor, bias + 2 * c);
+    store_rows<D>(atty + (long)row * c + head * d, c, d, end - row, sum, factor, bias + 2 * c);
 }
-KERNEL void attention_32(FORWARD_PARAMETERS) { forward_tiles<32>(FORWARD_ARGUMENTS); }
-KERNEL void attention_64(FORWARD_PARAMETERS) { forward_tiles<64>(FORWARD_ARGUMENTS); }
-KERNEL void attention_128(FORWARD_PARAMETERS) { forward_tiles<128>(FORWARD_ARGUMENTS); }
+KERNEL void attention_tensor_32(FORWARD_PARAMETERS) { forward_tiles<32>(FORWARD_ARGUMENTS); }
+KERNEL void attention_tensor_64(FORWARD_PARAMETERS) { forward_tiles<64>(FORWARD_ARGUMENTS); }
+KERNEL void attention_tensor_128(FORWARD_PARAMETERS) { forward_tiles<128>(FORWARD_ARGUMENTS); }
 
 #define BACKWARD_PARAMETERS \
-    S *d_qkv, const S *d_out, const float *delta, const float *lse, const S *qkv, const int *blocks, int heads, int d, float scale
-#define BACKWARD_ARGUMENTS d_qkv, d_out, delta, lse, qkv, blocks, heads, d, scale
+    S *dqkv, const S *datty, const float *delta, const float *lse, const S *qkv, const int *blocks, int heads, int d, \
+        float scale
+#define BACKWARD_ARGUMENTS dqkv, datty, delta, lse, qkv, blocks, heads, d, scale
 
 #if !defined(EMULATED) && __CUDA_ARCH__ >= 800
-KERNEL __launch_bounds__(128, 3) void attention_keys_64(BACKWARD_PARAMETERS);
+KERNEL __launch_bounds__(128, 3) void attention_tensor_keys_64(BACKWARD_PARAMETERS);
 #endif
 
-// The queries' part of d_qkv (R, 3C); laid out as the forward pass.
+// The queries' part of dqkv (R, 3C); threads as in the forward pass.
 template <int D>
 DEVICE void query_tiles(BACKWARD_PARAMETERS) {
     DYNAMIC_SHARED(S, shared);
@@ -134,9 +135,9 @@ DEVICE void query_tiles(BACKWARD_PARAMETERS) {
     int c = heads * d, row = begin + 16 * warp;
     long stride = 3L * c;
     qkv += head * d;
-    // Queries and slopes pass through the tiles into registers.
+    // Queries and upstream gradients pass through the tiles into registers.
     load_tile<D>(k, qkv, stride, d, end - begin, begin, TILE_ROWS, 0);
-    load_tile<D>(v, d_out + head * d, c, d, end - begin, begin, TILE_ROWS, 0);
+    load_tile<D>(v, datty + head * d, c, d, end - begin, begin, TILE_ROWS, 0);
     __syncthreads();
     unsigned q[D / 16][4], g[D / 16][4];
     load_fragments<D>(q, k + 16 * warp * (D + 8));
@@ -168,13 +169,14 @@ DEVICE void query_tiles(BACKWARD_PARAMETERS) {
         }
     }
     float factor[2] = {scale, scale};
-    store_rows<D>(d_qkv + row * stride + head * d, stride, d, end - row, d_q, factor, 0);
+    store_rows<D>(dqkv + row * stride + head * d, stride, d, end - row, d_q, factor, 0);
 }
-KERNEL void attention_queries_32(BACKWARD_PARAMETERS) { query_tiles<32>(BACKWARD_ARGUMENTS); }
-KERNEL void attention_queries_64(BACKWARD_PARAMETERS) { query_tiles<64>(BACKWARD_ARGUMENTS); }
-KERNEL void attention_queries_128(BACKWARD_PARAMETERS) { query_tiles<128>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_tensor_queries_32(BACKWARD_PARAMETERS) { query_tiles<32>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_tensor_queries_64(BACKWARD_PARAMETERS) { query_tiles<64>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_tensor_queries_128(BACKWARD_PARAMETERS) { query_tiles<128>(BACKWARD_ARGUMENTS); }
 
-// The keys' and values' parts: a warp has 16 keys, and queries pass by; what stands in registers is transposed, a row for each key.
+// The keys' and values' parts of dqkv: a warp has 16 keys and loops over the queries; registers hold the transpose, a row
+// for each key.
 template <int D>
 DEVICE void key_tiles(BACKWARD_PARAMETERS) {
     DYNAMIC_SHARED(S, shared);
@@ -196,7 +198,7 @@ DEVICE void key_tiles(BACKWARD_PARAMETERS) {
     for (int first = begin; first < until; first += TILE_ROWS) {
         __syncthreads();
         load_tile<D>(q, qkv, stride, d, until - first, first, TILE_ROWS, 0);
-        load_tile<D>(g, d_out + head * d, c, d, until - first, first, TILE_ROWS, 0);
+        load_tile<D>(g, datty + head * d, c, d, until - first, first, TILE_ROWS, 0);
         for (int i = threadIdx.x; i < TILE_ROWS; i += blockDim.x) {
             bool there = first + i < until;
             log_sum[i] = there ? lse[(long)(first + i) * heads + head] * LOG2_E : NONE;
@@ -222,10 +224,10 @@ DEVICE void key_tiles(BACKWARD_PARAMETERS) {
         }
     }
     float scaled[2] = {scale, scale}, plain[2] = {1.0f, 1.0f};
-    S* to = d_qkv + row * stride + head * d;
+    S* to = dqkv + row * stride + head * d;
     store_rows<D>(to + c, stride, d, end - row, d_k, scaled, 0);
     store_rows<D>(to + 2 * c, stride, d, end - row, d_v, plain, 0);
 }
-KERNEL void attention_keys_32(BACKWARD_PARAMETERS) { key_tiles<32>(BACKWARD_ARGUMENTS); }
-KERNEL void attention_keys_64(BACKWARD_PARAMETERS) { key_tiles<64>(BACKWARD_ARGUMENTS); }
-KERNEL void attention_keys_128(BACKWARD_PARAMETERS) { key_tiles<128>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_tensor_keys_32(BACKWARD_PARAMETERS) { key_tiles<32>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_tensor_keys_64(BACKWARD_PARAMETERS) { key_tiles<64>(BACKWARD_ARGUMENTS); }
+KERNEL void attention_tensor_keys_128(BACKWARD_PARAMETERS) { key_tiles<128>(BACKWARD_ARGUMENTS); }

@@ -1,4 +1,4 @@
-// What all kernels share. Each file is compiled once for each way of storing numbers (STORAGE), by NVRTC on a GPU, or by a
+// What all kernels share. Each file is compiled once for each dtype of activations (STORAGE), by NVRTC on a GPU, or by a
 // C++ compiler for the emulated card of the tests. Every sum is in f32.
 //
 // R rows (tokens), C width, H heads, D = C / H, V vocabulary.
@@ -14,7 +14,7 @@ extern __shared__ __align__(16) unsigned char dynamic_shared[];
 #define DYNAMIC_SHARED(type, name) type* name = (type*)dynamic_shared
 #endif
 
-// S: how activations and the copies of weights that products read are stored.
+// S: the dtype of activations and of the copies of weights that products read.
 #if STORAGE == F32
 typedef float S;
 DEVICE float up(S x) { return x; }
@@ -23,7 +23,7 @@ DEVICE S down(float x) { return x; }
 typedef unsigned short S;
 #if STORAGE == BF16
 DEVICE float up(S x) { return __uint_as_float((unsigned)x << 16); }
-// To the nearest, ties to even; what is no number stays none.
+// To the nearest, ties to even; NaN stays NaN.
 DEVICE S down(float x) {
     unsigned bits = __float_as_uint(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
@@ -70,7 +70,7 @@ DEVICE void store4(S* p, Float4 v) {
 }
 #endif
 
-// Where numbers are stored in 16 bits the processor's quick exponential is fine enough.
+// With a 16-bit dtype the hardware's fast exponential is precise enough.
 #if STORAGE == F32
 DEVICE float quick_exp(float x) { return expf(x); }
 #else

@@ -1,25 +1,25 @@
-// Token by token: keys and values of earlier tokens lie in a cache, (sequences, room, 2C) for each layer.
+// Token by token: the keys and values of earlier tokens are in a cache, (sequences, capacity, 2C) for each layer.
 
-// Puts the keys and values of new rows, bias included, at their place.
-KERNEL void remember(S* cache, const S* qkv, const float* bias, const int* sequences, const int* positions, int rows, int room,
-                     int c) {
+// Writes the keys and values of new rows, bias included, to their positions in the cache.
+KERNEL void cache_append(S* cache, const S* qkv, const float* bias, const int* sequences, const int* positions, int rows,
+                         int capacity, int c) {
     int quads = 2 * c / 4;
     for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < (long)rows * quads; i += (long)gridDim.x * blockDim.x) {
         long row = i / quads, at = i % quads * 4;
         Float4 v = load4(qkv + row * 3 * c + c + at), b = load4(bias + c + at);
         for (int j = 0; j < 4; j++) v.x[j] += b.x[j];
-        store4(cache + ((long)sequences[row] * room + positions[row]) * 2 * c + at, v);
+        store4(cache + ((long)sequences[row] * capacity + positions[row]) * 2 * c + at, v);
     }
 }
 
-// One query of each row against its sequence's cache, up to its own position; a block for each row and head.
-KERNEL void attend(S* out, const S* qkv, const float* bias, const S* cache, const int* sequences, const int* positions, int room,
-                   int heads, int d, float scale) {
+// One query of each row against its sequence's cache, up to its own position; one block per row and head.
+KERNEL void attention_cached(S* atty, const S* qkv, const float* bias, const S* cache, const int* sequences,
+                             const int* positions, int capacity, int heads, int d, float scale) {
     DYNAMIC_SHARED(float, shared);
     int row = blockIdx.x, head = blockIdx.y, c = heads * d, n = positions[row] + 1;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-    float *scores = shared, *q = scores + room, *sums = q + d;
-    const S* past = cache + (long)sequences[row] * room * 2 * c + head * d;
+    float *scores = shared, *q = scores + capacity, *sums = q + d;
+    const S* past = cache + (long)sequences[row] * capacity * 2 * c + head * d;
     for (int i = threadIdx.x; i < d; i += blockDim.x)
         q[i] = up(qkv[(long)row * 3 * c + head * d + i]) + bias[head * d + i];
     __syncthreads();
@@ -38,7 +38,7 @@ KERNEL void attend(S* out, const S* qkv, const float* bias, const S* cache, cons
         total += scores[key];
     }
     total = block_sum(total);
-    // Each warp adds up the values of some keys, then one warp adds up the warps.
+    // Each warp sums the values of some keys; then the sums of the warps are added.
     for (int column = lane; column < d; column += 32) {
         float sum = 0.0f;
         for (int key = warp; key < n; key += warps) sum += scores[key] * up(past[(long)key * 2 * c + c + column]);
@@ -48,6 +48,6 @@ KERNEL void attend(S* out, const S* qkv, const float* bias, const S* cache, cons
     for (int column = threadIdx.x; column < d; column += blockDim.x) {
         float sum = 0.0f;
         for (int w = 0; w < warps; w++) sum += sums[w * d + column];
-        out[(long)row * c + head * d + column] = down(sum / total);
+        atty[(long)row * c + head * d + column] = down(sum / total);
     }
 }

@@ -1,13 +1,13 @@
-// Logits to log-probabilities, and what flows back; one block for each row, logits of a chunk of rows at a time.
+// Logits to log-probabilities and their gradients; one block per row, logits of a chunk of rows at a time.
 
-// logps[row] = log softmax(logits[row])[target]. With slopes, d_logits = slope (onehot - softmax), zero in the padding.
-// With `right`: whether the target is the likeliest, and the entropy.
-KERNEL void log_probs(float* logps, float* right, float* entropy, S* d_logits, const float* logits, const int* targets,
-                      const float* slopes, int v, int stride, float scale) {
+// logps[row] = log softmax(logits[row])[target]. With dlogps, dlogits = dlogp (onehot - softmax), zero in the padding.
+// With `right`: whether the target is the likeliest token, and the entropy.
+KERNEL void log_probs(float* logps, float* right, float* entropy, S* dlogits, const float* logits, const int* targets,
+                      const float* dlogps, int v, int stride, float scale) {
     long row = blockIdx.x;
     const float* x = logits + row * stride;
     int target = targets[row];
-    // Maximum and sum in one reading: what was summed shrinks when a larger one comes.
+    // Maximum and sum in one reading: the sum so far is rescaled when a larger logit is found.
     float own = -3.4e38f, total = 0.0f;
     for (int i = threadIdx.x; i < v; i += blockDim.x) {
         float a = x[i];
@@ -37,17 +37,17 @@ KERNEL void log_probs(float* logps, float* right, float* entropy, S* d_logits, c
             entropy[row] = logf(total) - weighted / total;
         }
     }
-    if (!slopes) return;
-    float slope = slopes[row] * scale, each = -slope / total;
+    if (!dlogps) return;
+    float dlogp = dlogps[row] * scale, each = -dlogp / total;
     for (int i = threadIdx.x; i < stride; i += blockDim.x) {
         float d = i < v ? each * quick_exp(x[i] - largest) : 0.0f;
-        if (i == target) d += slope;
-        d_logits[row * stride + i] = down(d);
+        if (i == target) d += dlogp;
+        dlogits[row * stride + i] = down(d);
     }
 }
 
-// One token for each row: softmax(logits / temperature), at the point that a uniform number picks; the likeliest with
-// temperature 0. A row without numbers gives -1.
+// One token per row from softmax(logits / temperature), at the quantile that a uniform number gives; the likeliest token at
+// temperature 0. A row that is not finite gives -1.
 KERNEL void draw(int* drawn, const float* logits, const float* uniform, int v, int stride, float temperature) {
     // First each thread's largest logit, then its part of the sum.
     __shared__ float sums[1024];

@@ -1,12 +1,12 @@
-// What happens to all parameters at once: they lie in one vector, each padded to whole tiles of TILE numbers.
+// Operations on all parameters at once: they are in one vector, each padded to whole tiles of TILE numbers.
 #define TILE 1024
 
 // partial[block] = Σ g² over some tiles, in f64.
-KERNEL void square_sums(double* partial, const float* gradient, long n) {
+KERNEL void square_sums(double* partial, const float* gradients, long n) {
     __shared__ double sums[256];
     double sum = 0.0;
     for (long i = (blockIdx.x * (long)blockDim.x + threadIdx.x) * 4; i < n; i += (long)gridDim.x * blockDim.x * 4) {
-        Float4 g = load4(gradient + i);
+        Float4 g = load4(gradients + i);
         for (int j = 0; j < 4; j++) sum += (double)g.x[j] * g.x[j];
     }
     sums[threadIdx.x] = sum;
@@ -18,12 +18,12 @@ KERNEL void square_sums(double* partial, const float* gradient, long n) {
     if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
 }
 
-// One step of AdamW; decays[tile] says whether its parameter decays. The copy for products is written in the same go, and
-// the gradient is cleared for the next step.
-KERNEL void adamw(float* weights, float* first, float* second, float* gradient, S* stored, const unsigned char* decays,
+// One step of AdamW; decays[tile] says whether its parameter decays. The same kernel writes the copy for products and
+// clears the gradients for the next step.
+KERNEL void adamw(float* weights, float* first, float* second, float* gradients, S* stored, const unsigned char* decays,
                   float scale, float beta1, float beta2, float keep, float rate, float root, float epsilon) {
     long i = (long)blockIdx.x * TILE + threadIdx.x * 4;
-    Float4 w = load4(weights + i), m = load4(first + i), v = load4(second + i), g = load4(gradient + i);
+    Float4 w = load4(weights + i), m = load4(first + i), v = load4(second + i), g = load4(gradients + i);
     float kept = decays[blockIdx.x] ? keep : 1.0f;
     for (int j = 0; j < 4; j++) {
         float d = g.x[j] * scale;
@@ -35,13 +35,13 @@ KERNEL void adamw(float* weights, float* first, float* second, float* gradient, 
     store4(weights + i, w);
     store4(first + i, m);
     store4(second + i, v);
-    store4(gradient + i, g);
+    store4(gradients + i, g);
 #if STORAGE != F32
     store4(stored + i, w);
 #endif
 }
 
-// The copy that products read, of weights that came from outside.
+// Makes the copy that products read, after the weights were written from the processor.
 KERNEL void copy_weights(S* stored, const float* weights, long n) {
     for (long i = (blockIdx.x * (long)blockDim.x + threadIdx.x) * 4; i < n; i += (long)gridDim.x * blockDim.x * 4)
         store4(stored + i, load4(weights + i));

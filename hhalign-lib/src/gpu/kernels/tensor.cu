@@ -1,5 +1,5 @@
-// Matrix products of small tiles on tensor cores, for numbers stored in 16 bits. Tiles of TILE_ROWS rows lie in shared memory in
-// rows of D + 8 numbers, so that eight rows never fall on the same banks.
+// Matrix products of small tiles on tensor cores, for 16-bit dtypes. Tiles of TILE_ROWS rows are in shared memory with a row
+// stride of D + 8 numbers, so that eight rows never share a bank.
 //
 // A warp holds operands and results in fragments (PTX ISA, "Matrix fragments for mma.m16n8k16"). Lane 4 g + t holds of
 //   a (16 rows, 16 columns)  rows g and g + 8, columns 2t, 2t + 1, 2t + 8, 2t + 9, two numbers to a register;
@@ -115,7 +115,7 @@ struct alignas(16) Stored8 {
     S x[8];
 };
 
-// `n` rows of a head into a tile; row i is row first + i of `from`, or second + i from `split` on. All else becomes 0.
+// Loads `n` rows of a head into a tile; row i is row first + i of `from`, or second + i from `split` on. The rest is 0.
 template <int D>
 DEVICE void load_tile(S* tile, const S* from, long stride, int d, int n, int first, int split, int second) {
     for (int i = threadIdx.x; i < TILE_ROWS * (D / 8); i += blockDim.x) {
@@ -169,7 +169,7 @@ DEVICE void weigh_rows(float (*c)[4], const float (*weights)[4], const S* tile) 
     }
 }
 
-// Writes c (16, D) as rows of a head that begin at `to`: those before row `n`, each times its factor, plus what may be added.
+// Writes c (16, D) to the rows of a head that begin at `to`: rows before `n`, each times its factor, plus `plus` unless null.
 template <int D>
 DEVICE void store_rows(S* to, long stride, int d, int n, const float (*c)[4], const float* factor, const float* plus) {
     int group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;

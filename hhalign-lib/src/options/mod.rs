@@ -1,14 +1,18 @@
 //! What a run of the notebook may be told from outside, by `./scripts/run`'s options.
 
+mod recipes;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use self::recipes::RealDataRecipes;
 use crate::checkpoint::load_model;
 use crate::data::{Dataset, Pair, Split};
-use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::eval::fluency::Fluency;
 use crate::eval::toxicity::Classifier;
 use crate::fused::{Compute, Precision};
+use crate::loss::check_beta;
 use crate::model::{Gpt, GptConfig, Preset};
 use crate::table::{Column, Table, grouped};
 use crate::tokenize::Tokenizer;
@@ -139,9 +143,7 @@ impl RunOptions {
                 return Err(Error::new(format!("{name} must be at least 1"), "0", "leave it out for the default"));
             }
         }
-        if !(o.beta > 0.0 && o.beta.is_finite()) {
-            return Err(Error::new("HHALIGN_BETA must be a positive number", o.beta.to_string(), "0.1 is usual"));
-        }
+        check_beta(o.beta).map_err(|e| Error::new("HHALIGN_BETA must be a positive number", e.got(), e.fix()))?;
         o.precision = get("HHALIGN_PRECISION").map(|name| Precision::from_name(&name)).transpose()?;
         if let Some(folder) = get("HHALIGN_RESULTS") {
             o.results = folder.into();
@@ -159,7 +161,7 @@ impl RunOptions {
     /// # Errors
     /// `HHALIGN_DEVICE` names a GPU that cannot be used.
     pub fn compute(&self) -> Result<Compute> {
-        let on_gpu = Device::Auto.gpu()?.is_some();
+        let on_gpu = Compute::default().is_on_gpu()?;
         let usual = if on_gpu { Precision::Auto } else { Precision::F32 };
         Ok(Compute { precision: self.precision.unwrap_or(usual), ..Compute::default() })
     }
@@ -206,6 +208,14 @@ impl RunOptions {
     /// As [`Classifier::find`].
     pub fn classifier(&self) -> Result<Classifier> {
         Classifier::find(&self.toxicity, self.toxic_bert.as_deref())
+    }
+
+    /// The language model that reads the replies, where a file was given.
+    ///
+    /// # Errors
+    /// As [`Fluency::load`].
+    pub fn fluency(&self) -> Result<Option<Fluency>> {
+        self.gguf.as_ref().map(Fluency::load).transpose()
     }
 
     /// The tokenizer: that of the weights to begin from, or the preset's, which is trained on the pairs, or GPT-2's.

@@ -1,0 +1,34 @@
+//! A vector above the model that is trained with it: the head of a reward model.
+
+use candle_core::{Device, Tensor};
+
+use crate::error::Result;
+use crate::optim::{AdamWConfig, VectorAdamW};
+
+/// The name that transformers has for the head.
+pub(crate) const HEAD: &str = "score.weight";
+
+/// A head between two steps: w of r = w · h, its moments, and its weights at the best step.
+#[derive(Clone)]
+pub(crate) struct Head {
+    pub(crate) weights: Vec<f32>,
+    pub(crate) optimizer: VectorAdamW,
+    pub(crate) best: Vec<f32>,
+}
+
+impl Head {
+    /// A head of zeros: before the first step every reward is 0 and the loss ln 2.
+    pub(crate) fn zeros(width: usize, adamw: &AdamWConfig) -> Self {
+        Self { weights: vec![0.0; width], optimizer: VectorAdamW::new(adamw.clone(), width), best: vec![] }
+    }
+
+    /// A vector of it as a checkpoint's tensor.
+    pub(crate) fn tensor(values: &[f32]) -> Result<Tensor> {
+        Ok(Tensor::new(values, &Device::Cpu)?)
+    }
+}
+
+/// Σ x².
+pub(crate) fn square_sum(values: &[f32]) -> f64 {
+    values.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
+}
