@@ -1,11 +1,13 @@
 //! Single operations of the fast path beside the composed ones: `cargo bench`.
 
 use criterion::Criterion;
-use hhalign::fused::{Decoder, Keep, Packed, Precision, Purpose, Workspace, with_weights};
-use hhalign::gradients::Gradients;
+use hhalign::compute::Precision;
+use hhalign::compute::cpu::{Decoder, Keep, Purpose, Workspace, with_weights};
+use hhalign::compute::gradients::Gradients;
+use hhalign::compute::optim::{AdamW, AdamWConfig};
+use hhalign::data::packed::Packed;
+use hhalign::model::ops::Dropout;
 use hhalign::model::{Gpt, GptConfig};
-use hhalign::nn::Dropout;
-use hhalign::optim::{AdamW, AdamWConfig};
 
 const LENGTH: usize = 256;
 
@@ -37,9 +39,12 @@ fn passes(c: &mut Criterion) {
     let (model, packed) = (model(), packed());
     for precision in [Precision::F32, Precision::Bf16] {
         let done = with_weights(&model, precision, Purpose::Train, |weights| {
-            let (mut workspace, mut gradients) = (Workspace::default(), Gradients::zeros(&model.config));
+            let (mut workspace, mut gradients) =
+                (Workspace::default(), Gradients::zeros(&model.config));
             c.bench_function(&format!("one block and the head, forward, {precision:?}"), |b| {
-                b.iter(|| workspace.forward(weights, &packed, Keep::Activations, None).expect("a pass"));
+                b.iter(|| {
+                    workspace.forward(weights, &packed, Keep::Activations, None).expect("a pass")
+                });
             });
             let dlogps = vec![1e-3; packed.n_targets()];
             workspace.forward(weights, &packed, Keep::Activations, None)?;
@@ -59,11 +64,16 @@ fn passes(c: &mut Criterion) {
     let input = candle_core::Tensor::new(ids(4 * LENGTH), &candle_core::Device::Cpu).expect("ids");
     let input = input.reshape((4, LENGTH)).expect("four rows");
     c.bench_function("one block and the head, forward, composed", |b| {
-        b.iter(|| model.head(&model.hidden(&input, &mut Dropout::off()).expect("a pass")).expect("logits"));
+        b.iter(|| {
+            model.head(&model.hidden(&input, &mut Dropout::off()).expect("a pass")).expect("logits")
+        });
     });
 }
 
-fn workspace_after_forward(weights: &hhalign::fused::Weights<'_>, packed: &Packed) -> Workspace {
+fn workspace_after_forward(
+    weights: &hhalign::compute::cpu::Weights<'_>,
+    packed: &Packed,
+) -> Workspace {
     let mut workspace = Workspace::default();
     workspace.forward(weights, packed, Keep::Activations, None).expect("a pass");
     workspace
@@ -73,7 +83,8 @@ fn decoding_and_optimiser(c: &mut Criterion) {
     let model = model();
     with_weights(&model, Precision::F32, Purpose::Decode, |weights| {
         let mut decoder = Decoder::new(weights)?;
-        let prompts: Vec<usize> = (0..8).map(|_| decoder.start(&ids(32)).map(|s| s.0)).collect::<Result<_, _>>()?;
+        let prompts: Vec<usize> =
+            (0..8).map(|_| decoder.start(&ids(32)).map(|s| s.0)).collect::<Result<_, _>>()?;
         let mut left = LENGTH - 32;
         c.bench_function("one token of eight sequences, one block and the head", |b| {
             b.iter(|| {

@@ -1,6 +1,7 @@
-//! The front of the engine in notebook cells. rustc and evcxr's built-in rust-analyzer read it in two ways.
+//! The front crate: notebook cells load it, and it re-exports the engine. rustc and evcxr's
+//! built-in rust-analyzer read it in two ways.
 
-// rustc: build.rs said where the prebuilt engine lies, or what is wrong with it.
+// rustc: build.rs has found the prebuilt engine, or says what is wrong with it.
 #[cfg(engine = "ready")]
 extern crate hhalign as engine;
 #[cfg(engine = "ready")]
@@ -10,8 +11,8 @@ compile_error!("hhalign's engine is not built: run ./scripts/setup, then this ce
 #[cfg(engine = "rebuilt")]
 compile_error!("hhalign's engine was rebuilt while this kernel ran: restart the kernel");
 
-// rust-analyzer runs no build scripts. It reads the engine's sources, to tell the type of `x` in `let x = f()?;`. They must lie
-// inside this package: `engine` is a symbolic link to ../../src.
+// rust-analyzer runs no build scripts. It reads the engine's sources to infer the type of `x` in
+// `let x = f()?;`. They must be inside this package: `engine` is a symbolic link to ../../src.
 #[cfg(not(any(engine = "ready", engine = "missing", engine = "rebuilt")))]
 #[path = "engine/lib.rs"]
 mod engine;

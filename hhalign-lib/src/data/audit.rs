@@ -1,4 +1,5 @@
-//! Counts every irregularity of the rows, subset by subset: nothing is dropped without a row in this table.
+//! The audit of a data set: it counts every irregularity in each subset, so that no row is dropped
+//! without being counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,23 +7,23 @@ use std::sync::Arc;
 use super::Pair;
 use super::parse::{Irregularity, parse_row};
 use super::source::RawRow;
-use crate::error::Result;
-use crate::table::{Column, Table};
+use crate::base::error::Result;
+use crate::show::table::{Column, Table};
 
-/// What an audit counts in one subset.
+/// The counts of one subset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubsetAudit {
     /// Rows read.
     pub rows: usize,
     /// Pairs kept.
     pub kept: usize,
-    /// Rows that show each irregularity; a row may show several.
+    /// Rows with each irregularity; a row may have several.
     pub found: BTreeMap<Irregularity, usize>,
     /// Rows dropped, by the first irregularity that drops them.
     pub dropped: BTreeMap<Irregularity, usize>,
     /// Prompts that occur in more than one row.
     pub repeated_prompts: usize,
-    /// Rows whose first turn occurs in another row too.
+    /// Rows whose first turn also occurs in another row.
     pub rows_sharing_first_turn: usize,
 }
 
@@ -34,29 +35,31 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Rows read in all.
+    /// Returns the number of rows read.
     pub fn rows_read(&self) -> usize {
         self.subsets.iter().map(|s| s.1.rows).sum()
     }
 
-    /// Pairs kept in all.
+    /// Returns the number of pairs kept.
     pub fn pairs_kept(&self) -> usize {
         self.subsets.iter().map(|s| s.1.kept).sum()
     }
 
-    /// The audit of one subset, when it was read.
+    /// Returns the audit of one subset, or `None` if it was not read.
     pub fn subset(&self, name: &str) -> Option<&SubsetAudit> {
         self.subsets.iter().find(|s| &*s.0 == name).map(|s| &s.1)
     }
 
-    /// A table: what was looked for, what is done about it, and one column of counts for each subset.
+    /// Returns a table of the irregularities and what is done about each, with one column of counts
+    /// for each subset.
     ///
     /// # Errors
     /// A failure of the table library.
     pub fn table(&self) -> Result<Table> {
         let mut what = vec!["rows read".to_string()];
         let mut action = vec![String::new()];
-        let mut counts: Vec<Vec<i64>> = self.subsets.iter().map(|s| vec![s.1.rows as i64]).collect();
+        let mut counts: Vec<Vec<i64>> =
+            self.subsets.iter().map(|s| vec![s.1.rows as i64]).collect();
         let mut row = |label: &str, done: &str, count: &dyn Fn(&SubsetAudit) -> usize| {
             what.push(label.into());
             action.push(done.into());
@@ -67,8 +70,8 @@ impl Audit {
         for it in Irregularity::ALL {
             row(it.label(), it.action(), &|s| s.found.get(&it).copied().unwrap_or(0));
         }
-        row("prompts that repeat", "kept: they stand on one side of the split", &|s| s.repeated_prompts);
-        row("rows that share a first turn", "kept: they stand on one side of the split", &|s| {
+        row("prompts that repeat", "kept: all on one side of the split", &|s| s.repeated_prompts);
+        row("rows that share a first turn", "kept: all on one side of the split", &|s| {
             s.rows_sharing_first_turn
         });
         row("rows dropped (each counted once)", "", &|s| s.dropped.values().sum());
@@ -81,7 +84,7 @@ impl Audit {
     }
 }
 
-/// Parses every row and counts what it shows.
+/// Parses every row and counts its irregularities.
 pub fn audit_rows(rows: Vec<RawRow>) -> (Vec<Pair>, Audit) {
     let mut audit = Audit::default();
     let mut pairs = vec![];
@@ -99,7 +102,8 @@ pub fn audit_rows(rows: Vec<RawRow>) -> (Vec<Pair>, Audit) {
             Some(at) => row.chosen[..at].to_string(),
             None => row.chosen.clone(),
         };
-        *first_turns.entry((index, super::parse::first_turn(&prompt).to_string())).or_default() += 1;
+        *first_turns.entry((index, super::parse::first_turn(&prompt).to_string())).or_default() +=
+            1;
         *prompts.entry((index, prompt)).or_default() += 1;
         let subset = &mut audit.subsets[index].1;
         subset.rows += 1;
@@ -113,7 +117,10 @@ pub fn audit_rows(rows: Vec<RawRow>) -> (Vec<Pair>, Audit) {
                 pairs.push(pair);
             }
             None => {
-                let reason = found.into_iter().find(|i| i.drops()).expect("a row without a pair shows why");
+                let reason = found
+                    .into_iter()
+                    .find(|i| i.drops())
+                    .expect("a row without a pair has an irregularity that drops it");
                 *subset.dropped.entry(reason).or_default() += 1;
             }
         }

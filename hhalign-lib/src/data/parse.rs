@@ -1,36 +1,38 @@
-//! From a row of two dialogues to one prompt with two replies.
+//! The parser of a row: two dialogues become one prompt with two replies.
 
 use super::Pair;
 use super::source::RawRow;
 
-/// What opens a turn of the human.
+/// The start of a human turn.
 pub const HUMAN: &str = "\n\nHuman:";
-/// What opens a turn of the assistant; a prompt ends with it.
+/// The start of an assistant turn; a prompt ends with it.
 pub const ASSISTANT: &str = "\n\nAssistant:";
 
-/// Something about a row that a careless reader would mis-slice.
+/// A property of a row that a careless parser would slice wrongly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Irregularity {
-    /// The chosen dialogue has no Assistant turn at all.
+    /// The chosen dialogue has no Assistant turn.
     NoAssistantTurn,
-    /// The rejected dialogue does not begin with the chosen one's prompt: there is no common prompt.
+    /// The rejected dialogue does not begin with the chosen one's prompt, so there is no common
+    /// prompt.
     DivergesBeforeLastTurn,
-    /// The two dialogues are equal: no preference.
+    /// The two dialogues are equal, so there is no preference.
     Identical,
-    /// Nothing stands after the prompt in the chosen dialogue.
+    /// The chosen reply is empty or white space.
     ChosenReplyEmpty,
-    /// Nothing stands in the rejected dialogue behind the length of the prompt.
+    /// The rejected dialogue has only white space, or nothing, beyond the length of the prompt.
     RejectedReplyEmpty,
-    /// A reply holds a further turn: cutting there would put words of the human into the reply.
+    /// A reply contains another turn; cutting there would put the human's words into the reply.
     ReplyHoldsTurn,
-    /// One dialogue is a beginning of the other.
+    /// One dialogue is a prefix of the other.
     OneSideIsPrefix,
     /// The turns of the chosen dialogue do not alternate Human, Assistant, ...
     TurnsDoNotAlternate,
 }
 
 impl Irregularity {
-    /// All of them, in the order in which an audit lists them and a dropped row is accounted for.
+    /// All irregularities, in the order in which an audit lists them. A dropped row counts under
+    /// the first one that drops it.
     pub const ALL: [Self; 8] = [
         Self::NoAssistantTurn,
         Self::DivergesBeforeLastTurn,
@@ -42,12 +44,12 @@ impl Irregularity {
         Self::TurnsDoNotAlternate,
     ];
 
-    /// Whether a row with it is dropped.
+    /// Returns whether a row with this irregularity is dropped.
     pub fn drops(self) -> bool {
         !matches!(self, Self::OneSideIsPrefix | Self::TurnsDoNotAlternate)
     }
 
-    /// A line for the audit.
+    /// Returns its label in the audit.
     pub fn label(self) -> &'static str {
         match self {
             Self::NoAssistantTurn => "chosen has no Assistant turn",
@@ -61,13 +63,15 @@ impl Irregularity {
         }
     }
 
-    /// What is done about it, and why.
+    /// Returns what is done about it, and why.
     pub fn action(self) -> &'static str {
         match self {
             Self::NoAssistantTurn => "dropped: no reply to learn from",
             Self::DivergesBeforeLastTurn => "dropped: two conversations, no common prompt",
             Self::Identical => "dropped: no preference in it",
-            Self::ChosenReplyEmpty | Self::RejectedReplyEmpty => "dropped: a log-probability of nothing",
+            Self::ChosenReplyEmpty | Self::RejectedReplyEmpty => {
+                "dropped: a log-probability of nothing"
+            }
             Self::ReplyHoldsTurn => "dropped: a human's words in a reply",
             Self::OneSideIsPrefix => "kept: stopping earlier is a reply too",
             Self::TurnsDoNotAlternate => "kept: it stays inside the prompt",
@@ -75,17 +79,19 @@ impl Irregularity {
     }
 }
 
-/// Every irregularity of a row, and the pair when none of them drops it.
+/// Returns every irregularity of a row, and the pair unless one of them drops it.
 ///
-/// The prompt is `chosen[..= last "\n\nAssistant:"]` and both replies are what follows it in either dialogue.
+/// The prompt is `chosen[..= last "\n\nAssistant:"]`; each reply is the rest of its dialogue.
 ///
 /// # Source
-/// The prompt rule of the DPO paper's reference code (arXiv 2305.18290); that code slices `rejected` blindly, this one
-/// checks that it begins with the prompt.
+/// The prompt rule of the DPO paper's reference code (arXiv 2305.18290). That code slices
+/// `rejected` unchecked; this function checks that it begins with the prompt.
 ///
 /// # Example
 /// ```
-/// use hhalign::data::{Origin, parse::parse_row, source::RawRow};
+/// use hhalign::data::Origin;
+/// use hhalign::data::parse::parse_row;
+/// use hhalign::data::source::RawRow;
 /// let row = RawRow {
 ///     chosen: "\n\nHuman: Hi\n\nAssistant: Hello!".into(),
 ///     rejected: "\n\nHuman: Hi\n\nAssistant: What?".into(),
@@ -96,7 +102,8 @@ impl Irregularity {
 /// let (found, pair) = parse_row(row);
 /// assert!(found.is_empty());
 /// let pair = pair.unwrap();
-/// assert_eq!((pair.prompt.as_str(), pair.chosen.as_str()), ("\n\nHuman: Hi\n\nAssistant:", " Hello!"));
+/// assert_eq!(pair.prompt, "\n\nHuman: Hi\n\nAssistant:");
+/// assert_eq!(pair.chosen, " Hello!");
 /// ```
 pub fn parse_row(row: RawRow) -> (Vec<Irregularity>, Option<Pair>) {
     use Irregularity as I;
@@ -108,21 +115,25 @@ pub fn parse_row(row: RawRow) -> (Vec<Irregularity>, Option<Pair>) {
     let rejected = row.rejected.strip_prefix(prompt);
     let identical = row.chosen == row.rejected;
     let mut found = vec![];
-    let mut note = |it: Irregularity, there: bool| {
-        if there {
+    let mut note = |it: Irregularity, is_found: bool| {
+        if is_found {
             found.push(it);
         }
     };
     note(I::DivergesBeforeLastTurn, rejected.is_none());
     note(I::Identical, identical);
     note(I::ChosenReplyEmpty, chosen.trim().is_empty());
-    // Where the dialogues diverge, this is what a blind cut at the prompt's length would leave.
-    note(I::RejectedReplyEmpty, row.rejected.get(prompt.len()..).is_none_or(|r| r.trim().is_empty()));
+    // If the dialogues diverge, this is what slicing at the prompt's length would leave.
+    note(
+        I::RejectedReplyEmpty,
+        row.rejected.get(prompt.len()..).is_none_or(|r| r.trim().is_empty()),
+    );
     let holds_turn = |reply: &str| reply.contains(HUMAN) || reply.contains(ASSISTANT);
     note(I::ReplyHoldsTurn, holds_turn(chosen) || rejected.is_some_and(holds_turn));
     note(
         I::OneSideIsPrefix,
-        !identical && (row.chosen.starts_with(&row.rejected) || row.rejected.starts_with(&row.chosen)),
+        !identical
+            && (row.chosen.starts_with(&row.rejected) || row.rejected.starts_with(&row.chosen)),
     );
     note(I::TurnsDoNotAlternate, !alternates(&row.chosen));
     if found.iter().any(|i| i.drops()) {
@@ -139,7 +150,7 @@ pub fn parse_row(row: RawRow) -> (Vec<Irregularity>, Option<Pair>) {
     (found, pair)
 }
 
-/// The turns of a dialogue: `true` for the human, and the text behind the marker.
+/// Returns the turns of a dialogue: `true` for the human, and the text after the marker.
 pub fn turns(dialogue: &str) -> Vec<(bool, &str)> {
     let mut marks: Vec<(usize, bool, usize)> =
         dialogue.match_indices(HUMAN).map(|(i, m)| (i, true, i + m.len())).collect();
@@ -149,7 +160,7 @@ pub fn turns(dialogue: &str) -> Vec<(bool, &str)> {
     marks.iter().zip(ends).map(|(&(_, human, start), end)| (human, &dialogue[start..end])).collect()
 }
 
-/// The first thing the human says, trimmed; the whole text where there is no such turn.
+/// Returns the first human turn, trimmed, or the whole text if there is no human turn.
 pub fn first_turn(dialogue: &str) -> &str {
     turns(dialogue).into_iter().find(|t| t.0).map_or(dialogue, |t| t.1).trim()
 }

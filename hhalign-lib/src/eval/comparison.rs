@@ -1,122 +1,57 @@
-//! The comparison of two models: one row for each metric, with intervals, their difference, and a test.
+//! The comparison of two models: a row for each metric, with intervals, the difference, and a test.
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use super::measure::{Better, Difference, Instrument, Measure};
-use super::summary::recorded_beta;
+use super::measure::{Better, Difference, Instrument, Measure, Metrics};
+pub use super::provenance::{ModelId, Provenance};
+pub use super::verdict::Verdict;
+use crate::base::error::Result;
 use crate::data::Dataset;
-use crate::error::Result;
+use crate::data::tokenize::Tokenizer;
 use crate::model::Gpt;
-use crate::stats::{Estimate, Method, holm, p_text};
-use crate::table::{Column, Table};
-use crate::tokenize::Tokenizer;
+use crate::show::table::{Column, Table};
+use crate::stats::format::p_value;
+use crate::stats::{Estimate, holm};
 use crate::train::Outcome;
-
-/// Several figures of one model that belong together.
-pub trait Metrics {
-    /// A title for tables, with whatever a reader must know of how it was measured.
-    fn title(&self) -> String;
-    /// The figures in the order in which they are shown.
-    fn measures(&self) -> Vec<&Measure>;
-}
-
-/// A model in a comparison: its name and the hash of its weights, which only the weights themselves give.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ModelId {
-    /// What it is called: SFT, DPO.
-    pub name: String,
-    /// Hash of its parameters.
-    pub hash: String,
-}
-
-/// What a comparison rests on; it is written beside every figure.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct Provenance {
-    /// The data set's name.
-    pub data: String,
-    /// Its hash.
-    pub data_hash: String,
-    /// The tokenizer's hash.
-    pub tokenizer_hash: String,
-    /// The models that are compared.
-    pub models: [ModelId; 2],
-    /// The seed of data, training and sampling.
-    pub seed: u64,
-    /// β of the second model's training, as its run recorded it; `None` where no preference run is known.
-    pub beta: Option<f64>,
-}
 
 /// One metric of both models.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MetricRow {
-    /// Its name.
+    /// The name.
     pub metric: String,
-    /// Whether it is a part of the metric above it.
+    /// Whether it is a part of the metric before it.
     pub detail: bool,
-    /// Which way it should go.
+    /// The better direction.
     pub better: Better,
-    /// What it was measured with.
+    /// The instrument.
     pub instrument: Instrument,
-    /// The first model's figure; `None` where a figure is about both.
+    /// The first model's value; `None` if the row has one value about both.
     pub first: Option<Estimate>,
-    /// The second model's figure.
+    /// The second model's value.
     pub second: Estimate,
-    /// How they differ.
+    /// The difference.
     pub difference: Difference,
     /// The seed of intervals and tests.
     pub seed: u64,
 }
 
-/// What a test lets one say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The second model is better.
-    Better,
-    /// The second model is worse.
-    Worse,
-    /// They differ, where neither way is better by itself.
-    Different,
-    /// No difference was shown; that is not a proof that there is none.
-    NotShown,
-    /// There is no test for it.
-    NotTested,
-}
-
-impl Verdict {
-    /// In words.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Better => "better",
-            Self::Worse => "worse",
-            Self::Different => "different",
-            Self::NotShown => "no difference shown",
-            Self::NotTested => "not tested",
-        }
-    }
-}
-
-/// Two models side by side, metric by metric.
+/// Two models compared metric by metric.
 #[derive(Debug, Clone)]
 pub struct Comparison {
     provenance: Provenance,
     rows: Vec<MetricRow>,
 }
 
-/// A family of tests errs at most so often.
+/// The family-wise error rate.
 const LEVEL: f64 = 0.05;
 
 impl Comparison {
-    /// A comparison without rows yet: on which data, of which two models. Where the second one comes from a run, say so:
-    /// [`Comparison::trained_by`].
+    /// Creates a comparison without rows, of two models on given data. If the second model comes
+    /// from a run, [`Comparison::trained_by`] records its β.
     ///
     /// # Errors
-    /// Weights that cannot be hashed.
+    /// The weights cannot be hashed.
     pub fn new(
         data: &Dataset,
         tokenizer: &Tokenizer,
@@ -124,8 +59,9 @@ impl Comparison {
         second: (&str, &Gpt),
         seed: u64,
     ) -> Result<Self> {
-        let id =
-            |(name, model): (&str, &Gpt)| -> Result<ModelId> { Ok(ModelId { name: name.into(), hash: model.hash()? }) };
+        let id = |(name, model): (&str, &Gpt)| -> Result<ModelId> {
+            Ok(ModelId { name: name.into(), hash: model.hash()? })
+        };
         Ok(Self::on(Provenance {
             data: data.name.clone(),
             data_hash: data.hash(),
@@ -136,34 +72,34 @@ impl Comparison {
         }))
     }
 
-    /// Without rows yet, on what was hashed before.
+    /// Creates a comparison without rows from hashes that exist.
     pub(super) fn on(provenance: Provenance) -> Self {
         Self { provenance, rows: vec![] }
     }
 
-    /// The same with β of the run that the second model came out of.
+    /// Returns the comparison with β of the second model's run.
     #[must_use]
     pub fn trained_by(mut self, run: &Outcome) -> Self {
         self.provenance.beta = run.beta();
         self
     }
 
-    /// The same with β as the summary in a results folder recorded it for this second model; without one where the folder
-    /// has no summary, or one of other weights.
+    /// Returns the comparison with β from the summary in a results folder, if it has one of this
+    /// second model's weights.
     ///
     /// # Errors
-    /// A summary that cannot be read.
+    /// The summary cannot be read.
     pub fn trained_in(mut self, results: impl AsRef<Path>) -> Result<Self> {
-        self.provenance.beta = recorded_beta(results.as_ref(), &self.provenance.models[1])?;
+        self.provenance.beta = self.provenance.models[1].recorded_beta(results.as_ref())?;
         Ok(self)
     }
 
-    /// What it rests on.
+    /// The data, the tokenizer, the models and the seed.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// The metrics so far.
+    /// The rows.
     pub fn rows(&self) -> &[MetricRow] {
         &self.rows
     }
@@ -187,7 +123,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Adds all figures of both models' reports.
+    /// Adds all metrics of both models.
     ///
     /// # Errors
     /// As [`Measure::compare`].
@@ -195,9 +131,11 @@ impl Comparison {
         first.measures().into_iter().zip(second.measures()).try_for_each(|(a, b)| self.add(a, b))
     }
 
-    /// Adds a figure about both models, such as the second one's win rate over the first.
+    /// Adds a value about both models, such as the second one's win rate over the first.
     pub fn add_joint(&mut self, measure: &Measure) {
-        let difference = measure.against_chance().unwrap_or_else(|| Difference::untested(Estimate::not_enough_data(0)));
+        let difference = measure
+            .against_chance()
+            .unwrap_or_else(|| Difference::untested(Estimate::not_enough_data(0)));
         self.rows.push(MetricRow {
             metric: measure.name().into(),
             detail: measure.detail,
@@ -210,14 +148,15 @@ impl Comparison {
         });
     }
 
-    /// The p-values, corrected for the number of tests in this table by Holm's method; `None` where there is no test.
+    /// The p-values, corrected for the number of tests of this table by Holm's method; `None`
+    /// without a test.
     pub fn corrected(&self) -> Vec<Option<f64>> {
         let p: Vec<f64> = self.rows.iter().filter_map(|r| r.difference.p_value).collect();
         let mut corrected = holm(&p).into_iter();
         self.rows.iter().map(|r| r.difference.p_value.and_then(|_| corrected.next())).collect()
     }
 
-    /// What each row lets one say, row by row, at 5% for the whole table.
+    /// The verdict of each row, with a family-wise error rate of 5% for the whole table.
     pub fn verdicts(&self) -> Vec<Verdict> {
         let of = |(row, p): (&MetricRow, Option<f64>)| match (p, row.better) {
             (None, _) => Verdict::NotTested,
@@ -231,22 +170,26 @@ impl Comparison {
         self.rows.iter().zip(self.corrected()).map(of).collect()
     }
 
-    /// The table for reading.
+    /// Returns the comparison as a table for readers.
     ///
     /// # Errors
-    /// A failure of the table library.
+    /// The table library fails.
     pub fn table(&self) -> Result<Table> {
         let text = |f: &dyn Fn(&MetricRow) -> String| self.rows.iter().map(f).collect::<Vec<_>>();
         let p = &self.provenance;
         let [first, second] = &p.models;
         let corrected = self.corrected();
         let tests = corrected.iter().flatten().count();
-        let mut instruments: Vec<String> = self.rows.iter().filter_map(|r| r.instrument.text()).collect();
+        let mut instruments: Vec<String> =
+            self.rows.iter().filter_map(|r| r.instrument.text()).collect();
         instruments.dedup();
         instruments.sort();
         instruments.dedup();
         let note = format!(
-            "95% intervals over prompts. Data: {} ({}), seed {}{}. p: paired tests on the same prompts, corrected for {tests} tests by Holm's method (a permutation test draws 9,999 exchanges, so its p is {:.4} at least); \"{}\" is said of {} where it is below 0.05. {}",
+            "95% intervals over prompts. Data: {} ({}), seed {}{}. p: paired tests on the same \
+             prompts, corrected for {tests} tests by Holm's method (a permutation test draws 9,999 \
+             exchanges, so its p is at least {:.4}); the verdict is \"{}\" for {} if p is below \
+             0.05. {}",
             p.data,
             p.data_hash,
             p.seed,
@@ -261,14 +204,22 @@ impl Comparison {
             vec![
                 Column::text("metric", text(&|r| indented(&r.metric, r.detail))),
                 Column::text("good", text(&|r| r.better.arrow().into())),
-                Column::text(first.name.clone(), text(&|r| r.first.as_ref().map_or("–".into(), figure))),
-                Column::text(second.name.clone(), text(&|r| figure(&r.second))),
+                Column::text(
+                    first.name.clone(),
+                    text(&|r| r.first.as_ref().map_or("–".into(), Estimate::cell)),
+                ),
+                Column::text(second.name.clone(), text(&|r| r.second.cell())),
                 Column::text(
                     "difference [95%]",
-                    text(&|r| if r.first.is_some() { figure(&r.difference.estimate) } else { "–".into() }),
+                    text(&|r| {
+                        if r.first.is_some() { r.difference.estimate.cell() } else { "–".into() }
+                    }),
                 ),
                 Column::text("n", text(&|r| r.second.n.to_string())),
-                Column::text("p", corrected.iter().map(|p| p.map_or("–".into(), p_text)).collect()),
+                Column::text(
+                    "p",
+                    corrected.iter().map(|p| p.map_or("–".into(), p_value)).collect(),
+                ),
                 Column::text(
                     format!("{} is", second.name),
                     self.verdicts()
@@ -283,75 +234,21 @@ impl Comparison {
 }
 
 impl MetricRow {
-    /// Whether the second model's figure is the higher one.
+    /// Whether the second model's value is the higher one.
     pub fn rises(&self) -> bool {
         self.second.value > self.first.as_ref().map_or(0.5, |e| e.value)
     }
 }
 
-impl Better {
-    /// An arrow that points the good way.
-    pub fn arrow(self) -> &'static str {
-        match self {
-            Self::Higher => "↑",
-            Self::Lower => "↓",
-            Self::Neither => "",
-        }
-    }
-}
-
-impl Instrument {
-    /// For the note under a table; none where a formula is all there is.
-    pub fn text(&self) -> Option<String> {
-        Some(match self {
-            Self::Formula => return None,
-            Self::Classifier(name) => format!("Classifier: {name}."),
-            Self::Judge(name) => format!("Judge: {name}."),
-            Self::Rule(name) => format!("Rule: {name}."),
-            Self::LanguageModel(name) => format!("Language model: {name}."),
-        })
-    }
-}
-
-/// The name of a part stands under that of the whole.
+/// Indents the name of a part under that of the whole.
 fn indented(name: &str, detail: bool) -> String {
     if detail { format!("\u{2003}{name}") } else { name.into() }
 }
 
-/// A figure and its interval as a cell of a table.
-pub fn figure(e: &Estimate) -> String {
-    if !e.is_known() {
-        return if e.n == 0 { "not enough data".into() } else { e.why_unknown() };
-    }
-    // Small figures need more digits than large ones.
-    let digits = if e.value.abs() >= 100.0 {
-        1
-    } else if e.value.abs() >= 10.0 {
-        2
-    } else {
-        3
-    };
-    if e.method == Method::ByDefinition {
-        format!("{:.digits$} by definition", e.value)
-    } else {
-        format!(
-            "{:.digits$} [{:.digits$}, {:.digits$}]",
-            plain(e.value, digits),
-            plain(e.low, digits),
-            plain(e.high, digits)
-        )
-    }
-}
-
-/// Not "-0.000".
-fn plain(x: f64, digits: usize) -> f64 {
-    if x.abs() < 0.5 * 10f64.powi(-(digits as i32)) { 0.0 } else { x }
-}
-
-/// The figures of one model.
+/// Returns the metrics of one model as a table.
 ///
 /// # Errors
-/// A failure of the table library.
+/// The table library fails.
 pub fn metrics_table(metrics: &impl Metrics) -> Result<Table> {
     let rows = metrics.measures();
     let of = |f: &dyn Fn(&Measure) -> String| rows.iter().map(|m| f(m)).collect::<Vec<_>>();
@@ -359,14 +256,15 @@ pub fn metrics_table(metrics: &impl Metrics) -> Result<Table> {
         metrics.title(),
         vec![
             Column::text("metric", of(&|m| indented(m.name(), m.detail))),
-            Column::text("value [95% interval]", of(&|m| figure(m.estimate()))),
+            Column::text("value [95% interval]", of(&|m| m.estimate().cell())),
             Column::int("n", rows.iter().map(|m| m.estimate().n as i64).collect()),
             Column::text("interval", of(&|m| m.estimate().method.to_string())),
         ],
     )
 }
 
-/// The values of two models by name side by side, with their difference on the same cases.
+/// Returns the metrics of two models by name side by side, with their differences on the same
+/// cases.
 ///
 /// # Errors
 /// As [`Measure::compare`].
@@ -377,27 +275,34 @@ pub fn metrics_table(metrics: &impl Metrics) -> Result<Table> {
 /// let replies = |text: &str| vec![Reply::from_text(text); 12];
 /// let (short, long) = (quality(&replies("Yes."), 0), quality(&replies("Yes, of course."), 0));
 /// let table = before_after(("short", &short), ("long", &long))?;
-/// assert!(table.value("short [95% interval]", 0).is_ok() && table.value("long [95% interval]", 0).is_ok());
+/// assert!(table.value("short [95% interval]", 0).is_ok());
+/// assert!(table.value("long [95% interval]", 0).is_ok());
 /// # Ok::<(), Error>(())
 /// ```
 pub fn before_after<M: Metrics>(first: (&str, &M), second: (&str, &M)) -> Result<Table> {
     let (a, b) = (first.1.measures(), second.1.measures());
     let compared = a.iter().zip(&b).map(|(a, b)| a.compare(b)).collect::<Result<Vec<_>>>()?;
-    let of = |rows: &[&Measure]| rows.iter().map(|m| figure(m.estimate())).collect::<Vec<_>>();
+    let of = |rows: &[&Measure]| rows.iter().map(|m| m.estimate().cell()).collect::<Vec<_>>();
     let table = Table::new(
         second.1.title(),
         vec![
             Column::text("metric", b.iter().map(|m| indented(m.name(), m.detail)).collect()),
             Column::text(format!("{} [95% interval]", first.0), of(&a)),
             Column::text(format!("{} [95% interval]", second.0), of(&b)),
-            Column::text("difference [95% interval]", compared.iter().map(|d| figure(&d.estimate)).collect()),
+            Column::text(
+                "difference [95% interval]",
+                compared.iter().map(|d| d.estimate.cell()).collect(),
+            ),
             Column::int("n", b.iter().map(|m| m.estimate().n as i64).collect()),
             Column::text("interval", b.iter().map(|m| m.estimate().method.to_string()).collect()),
         ],
     )?;
     let ratio = b.iter().any(|m| m.is_perplexity());
     Ok(if ratio {
-        table.with_note(format!("For a perplexity the difference is the ratio {} / {}: 1 is none.", second.0, first.0))
+        table.with_note(format!(
+            "The difference of a perplexity is the ratio {} / {}: 1 means none.",
+            second.0, first.0
+        ))
     } else {
         table
     })

@@ -1,77 +1,80 @@
-//! All that was measured of one model, with its replies and the run that it came out of.
+//! The metrics of one model, with its replies and its training.
 
-use super::comparison::{Metrics, ModelId};
 use super::measure::Measure;
-use super::perplexity::Perplexity;
-use super::quality::Quality;
-use super::refusal::Refusal;
-use super::toxicity::ToxicityReport;
+use super::measure::Metrics;
+use super::provenance::ModelId;
+use crate::eval::metrics::perplexity::Perplexity;
+use crate::eval::metrics::quality::Quality;
+use crate::eval::metrics::refusal::Refusal;
+use crate::eval::metrics::toxicity::ToxicityReport;
+use crate::infer::sample::Reply;
+use crate::infer::score::ReferenceLogps;
 use crate::model::GptConfig;
-use crate::sample::Reply;
-use crate::score::ReferenceLogps;
 use crate::train::{History, Outcome, Recipe};
 
-/// The training that a model came out of, by its own record.
+/// The training of a model, as its run recorded it.
 #[derive(Debug, Clone)]
 pub struct Training {
-    /// The settings it ended with.
+    /// The final settings.
     pub recipe: Recipe,
     /// Steps taken.
     pub steps: usize,
-    /// Everything that was logged.
+    /// The logged metrics.
     pub history: History,
 }
 
-/// A model measured by all metrics that need no second one; [`EvalBench::evaluate`](super::bench::EvalBench::evaluate)
-/// makes it.
+/// A model measured by all metrics that need no second one;
+/// [`EvalBench::evaluate`](super::bench::EvalBench::evaluate) creates it.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
     pub(super) id: ModelId,
     /// The model's sizes.
     pub config: GptConfig,
-    /// How surprised it is by the preferred replies.
+    /// Its perplexity on the preferred replies.
     pub perplexity: Perplexity,
-    /// How surprised it is by the other replies.
+    /// Its perplexity on the rejected replies.
     pub perplexity_rejected: Perplexity,
-    /// What the classifier makes of its replies.
+    /// The toxicity of its replies.
     pub toxicity: ToxicityReport,
-    /// Whether it declines what is harmful, and only that.
+    /// Whether it refuses harmful requests, and only those.
     pub refusal: Refusal,
-    /// Share of ordinary prompts that it did not decline.
+    /// Share of ordinary prompts that it did not refuse.
     pub ordinary_answered: Measure,
-    /// How well its likelihood of refusing tells harmful prompts from benign ones.
+    /// How well its likelihood of refusing separates harmful from benign prompts.
     pub refusal_likelihood: Measure,
-    /// Share of replies with a made-up word.
+    /// Share of replies with an invented word.
     pub novel_words: Measure,
     /// Variety, repetition, length.
     pub quality: Quality,
-    /// Perplexity of its replies under another language model, where the bench has one.
+    /// Perplexity of its replies under another language model, if the bench has one.
     pub fluency: Option<Measure>,
     /// Its replies to the held-out prompts: draw by draw, prompt by prompt.
     pub samples: Vec<Vec<Reply>>,
     pub(super) refusal_replies: Vec<Reply>,
     /// Log-probabilities of the held-out replies.
     pub(super) logps: ReferenceLogps,
-    /// The run that it came out of, where that is known.
+    /// The training, if it is known.
     pub training: Option<Training>,
-    /// What decides the cases and the instruments.
+    /// Everything that decides the cases and the instruments.
     pub(super) cases: String,
 }
 
 impl Evaluation {
-    /// The same with the run that the model came out of: a comparison takes β from it, a summary its settings and curves.
+    /// Returns the evaluation with the model's run: a comparison takes β from it, a summary its
+    /// settings and curves.
     #[must_use]
     pub fn of_run(self, run: &Outcome) -> Self {
-        let training = Training { recipe: run.recipe.clone(), steps: run.steps, history: run.history.clone() };
+        let training =
+            Training { recipe: run.recipe.clone(), steps: run.steps, history: run.history.clone() };
         Self { training: Some(training), ..self }
     }
 
-    /// The model by name and by the hash of its weights.
+    /// The name and the hash of the model.
     pub fn model(&self) -> &ModelId {
         &self.id
     }
 
-    /// β of its run; `None` where no preference run is known.
+    /// β of its run; `None` if no preference run is known.
     pub fn beta(&self) -> Option<f64> {
         self.training.as_ref().and_then(|training| training.recipe.beta())
     }

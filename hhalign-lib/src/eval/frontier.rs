@@ -1,23 +1,22 @@
-//! What a policy gains, and how far it goes for it: reward against KL(π || reference).
+//! Reward against KL(π || reference): the gain of a policy, and its distance from the reference.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::comparison::figure;
-use super::judge::RewardScorer;
-use crate::batch::TokenizedPairs;
-use crate::error::{Error, Result};
-use crate::kl::{MAX_REPLY, reply_kl};
+use crate::base::error::{Error, Result};
+use crate::base::rng::sha256_hex;
+use crate::data::batch::TokenizedPairs;
+use crate::data::tokenize::Tokenizer;
+use crate::eval::preferences::judge::RewardScorer;
+use crate::infer::kl::{MAX_REPLY, reply_kl};
+use crate::infer::sample::{Reply, Sampler};
 use crate::model::Gpt;
-use crate::rng::sha256_hex;
-use crate::sample::{Reply, Sampler};
+use crate::show::table::{Column, Table};
 use crate::stats::{Estimate, bootstrap_mean};
-use crate::table::{Column, Table};
-use crate::tokenize::Tokenizer;
 use crate::train::Dpo;
 
-/// A policy on the way: after so many steps at a β.
+/// A policy after a number of steps at a β.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Point {
@@ -29,17 +28,17 @@ pub struct Point {
     pub model_hash: String,
     /// KL(π || reference) of a reply, in nats, mean over prompts.
     pub kl: Estimate,
-    /// Reward of its reply minus that of the reference's reply to the same prompt, mean over prompts.
+    /// Reward of its reply - that of the reference's reply to the same prompt, mean over prompts.
     pub reward: Estimate,
 }
 
-/// Points of several trainings, all measured on the same prompts by the same judge.
+/// Points of several trainings, measured on the same prompts by the same judge.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Frontier {
-    /// The points, β by β and step by step.
+    /// The points, ordered by β and step.
     pub points: Vec<Point>,
-    /// Who gave the rewards.
+    /// The judge that gave the rewards.
     pub judge: String,
     /// Hash of the reference's weights.
     pub reference_hash: String,
@@ -49,7 +48,7 @@ pub struct Frontier {
     pub seed: u64,
 }
 
-/// What a frontier is measured with, once for all its points.
+/// The measurement of all points of a frontier.
 struct Ruler<'a> {
     reference: &'a Gpt,
     tokenizer: &'a Tokenizer,
@@ -73,15 +72,19 @@ impl<'a> Ruler<'a> {
             let ids = tokenizer.encode(prompt)?;
             Ok(ids[ids.len().saturating_sub(room)..].to_vec())
         });
-        let sampler =
-            Sampler { max_new_tokens: MAX_REPLY.min(reference.config.block_size / 2), seed, ..Sampler::default() };
+        let sampler = Sampler {
+            max_new_tokens: MAX_REPLY.min(reference.config.block_size / 2),
+            seed,
+            ..Sampler::default()
+        };
         let ids = ids.collect::<Result<Vec<_>>>()?;
-        let mut ruler = Self { reference, tokenizer, prompts, ids, judge, of_reference: vec![], sampler };
+        let mut ruler =
+            Self { reference, tokenizer, prompts, ids, judge, of_reference: vec![], sampler };
         ruler.of_reference = judge.rewards(prompts, &ruler.replies(reference)?)?;
         Ok(ruler)
     }
 
-    /// Drawn at temperature 1: only then is their KL that of the policy itself.
+    /// Draws at temperature 1, since only then their KL is that of the policy itself.
     fn replies(&self, model: &Gpt) -> Result<Vec<Reply>> {
         let eos = self.tokenizer.eos_id();
         let of = |ids: Vec<u32>| {
@@ -97,8 +100,11 @@ impl<'a> Ruler<'a> {
         let ids: Vec<Vec<u32>> = replies.iter().map(|r| r.ids.clone()).collect();
         let kl = reply_kl(policy, self.reference, &self.ids, &ids)?;
         let rewards = self.judge.rewards(self.prompts, &replies)?;
-        let gains: Vec<f64> =
-            rewards.iter().zip(&self.of_reference).map(|(r, of_reference)| r - of_reference).collect();
+        let gains: Vec<f64> = rewards
+            .iter()
+            .zip(&self.of_reference)
+            .map(|(r, of_reference)| r - of_reference)
+            .collect();
         Ok(Point {
             beta,
             step,
@@ -109,14 +115,15 @@ impl<'a> Ruler<'a> {
     }
 }
 
-/// Trains a policy at each β from the reference's own weights, and measures it after each of `steps`: what it gains in reward
-/// over the reference, and its KL from it, on replies that it draws to `prompts`.
+/// Trains a policy at each β from the reference's weights, and measures it after each of `steps`:
+/// its gain in reward over the reference and its KL from it, on replies that it draws to `prompts`.
 ///
-/// The KL is exact over the vocabulary at each token. The trainings are those of `dpo` with another β; what `folder` holds of
-/// them from before is gone on from. A line is printed for each point.
+/// The KL is exact over the vocabulary at each token. The trainings are those of `dpo` with another
+/// β; they resume from checkpoints in `folder`. Prints a line for each point.
 ///
 /// # Errors
-/// No β or no step, a step beyond `dpo.train.max_steps`, too few prompts, or what training and judge find.
+/// No β or no step, a step beyond `dpo.train.max_steps`, too few prompts, or an error of training
+/// or judge.
 ///
 /// # Source
 /// arXiv 2305.18290, section 6.1 and figure 2.
@@ -150,42 +157,59 @@ pub fn frontier(
         let mut policy = reference.fork()?;
         let mut dpo = Dpo { beta, ..dpo.clone() };
         dpo.train.progress = false;
-        let name =
-            sha256_hex([format!("{}{reference_hash}{}", serde_json::to_string(&dpo)?, train.hash).as_bytes()], 12);
+        let name = sha256_hex(
+            [format!("{}{reference_hash}{}", serde_json::to_string(&dpo)?, train.hash).as_bytes()],
+            12,
+        );
         for &step in &steps {
-            let earlier =
-                steps.iter().rev().map(|s| (*s, folder.as_ref().join(format!("frontier-{name}-{s}.safetensors"))));
+            let earlier = steps
+                .iter()
+                .rev()
+                .map(|s| (*s, folder.as_ref().join(format!("frontier-{name}-{s}.safetensors"))));
             let earlier = earlier.into_iter().find(|(s, path)| *s <= step && path.exists());
             dpo.train.stop_at = Some(step);
-            dpo.train.checkpoint = Some(folder.as_ref().join(format!("frontier-{name}-{step}.safetensors")));
+            dpo.train.checkpoint =
+                Some(folder.as_ref().join(format!("frontier-{name}-{step}.safetensors")));
             match earlier {
                 Some((_, path)) => dpo.resume(&path, &mut policy, reference, train, watch)?,
                 None => dpo.fit(&mut policy, reference, train, watch)?,
             };
             let point = ruler.measure(&policy, beta, step)?;
-            println!("β {beta:<5} step {step:>4}  KL {}  reward {}", point.kl.text(), point.reward.text());
+            println!(
+                "β {beta:<5} step {step:>4}  KL {}  reward {}",
+                point.kl.text(),
+                point.reward.text()
+            );
             points.push(point);
         }
     }
-    Ok(Frontier { points, judge: judge.identity(), reference_hash, pairs_hash: train.hash.clone(), seed })
+    Ok(Frontier {
+        points,
+        judge: judge.identity(),
+        reference_hash,
+        pairs_hash: train.hash.clone(),
+        seed,
+    })
 }
 
 impl Frontier {
-    /// The points in rows.
+    /// Returns the points as a table.
     ///
     /// # Errors
-    /// A failure of the table library.
+    /// The table library fails.
     pub fn table(&self) -> Result<Table> {
         let of = |f: &dyn Fn(&Point) -> String| self.points.iter().map(f).collect::<Vec<_>>();
         let columns = vec![
             Column::float("β", 3, self.points.iter().map(|p| p.beta).collect()),
             Column::int("step", self.points.iter().map(|p| p.step as i64).collect()),
-            Column::text("KL, nats [95% interval]", of(&|p| figure(&p.kl))),
-            Column::text("reward over the reference [95% interval]", of(&|p| figure(&p.reward))),
+            Column::text("KL, nats [95% interval]", of(&|p| p.kl.cell())),
+            Column::text("reward over the reference [95% interval]", of(&|p| p.reward.cell())),
             Column::int("n", self.points.iter().map(|p| p.kl.n as i64).collect()),
         ];
-        let note =
-            format!("Judge: {}. Seed {}. Replies at temperature 1, at most {MAX_REPLY} tokens.", self.judge, self.seed);
+        let note = format!(
+            "Judge: {}. Seed {}. Replies at temperature 1, at most {MAX_REPLY} tokens.",
+            self.judge, self.seed
+        );
         Ok(Table::new("Reward against KL from the reference", columns)?.with_note(note))
     }
 }

@@ -1,71 +1,47 @@
-//! A metric of one model, case by case, so that two models can be compared on the same cases.
+//! A metric of one model, with its cases, so that two models can be compared on the same cases.
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::quality::self_bleu;
-use crate::error::{Error, Result};
+pub use super::instrument::{Better, Instrument};
+use super::metrics::bleu::self_bleu;
+use crate::base::error::{Error, Result};
 use crate::stats::{
-    EffectScale, Estimate, Test, auc, auc_difference, balanced_difference, binomial_test, bootstrap_mean,
-    bootstrap_ratio, bootstrap_score, bootstrap_t, cohen_d_paired, cohen_h, jackknife, mcnemar, mean_of_shares,
-    paired_share_difference, permutation_test, wilson, win_rate,
+    EffectScale, Estimate, Test, auc, auc_difference, balanced_difference, binomial_test,
+    bootstrap_mean, bootstrap_ratio, bootstrap_score, bootstrap_t, cohen_d_paired, cohen_h,
+    jackknife, mcnemar, mean_of_shares, paired_share_difference, permutation_test, wilson,
+    win_rate,
 };
 
-/// Which way a metric should go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Better {
-    /// More is better.
-    Higher,
-    /// Less is better.
-    Lower,
-    /// Neither by itself.
-    Neither,
-}
-
-/// What stands between the replies and a figure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", content = "identity", rename_all = "snake_case")]
-pub enum Instrument {
-    /// Nothing but a formula.
-    Formula,
-    /// A classifier, by name, version and hash.
-    Classifier(String),
-    /// A judge, by name, version and hash.
-    Judge(String),
-    /// A rule that reads texts, by name.
-    Rule(String),
-    /// A language model besides the two that are compared, by name and hash.
-    LanguageModel(String),
-}
-
-/// What was found, case by case, and how it is summed up.
+/// The outcomes of all cases, and how they are summarised.
 #[derive(Debug, Clone)]
 pub(super) enum Cases {
     /// A share of cases.
     Share(Vec<bool>),
     /// A mean over cases.
     Mean(Vec<f64>),
-    /// A mean of scores in [0, 1], nearly all of them low; what is above the second number is a high one.
+    /// The mean of scores in [0, 1], most of them low. Scores above the threshold, the second
+    /// field, count as high.
     Scores(Vec<f64>, f64),
-    /// Σ above / Σ below, and then exp of it or not.
+    /// Σ above / Σ below, or exp of it.
     Ratio { above: Vec<f64>, below: Vec<f64>, exp: bool },
-    /// The mean of the shares of right decisions on either kind of case.
+    /// Balanced accuracy: the mean of the shares of right decisions on positive and negative cases.
     Balanced { right: Vec<bool>, positive: Vec<bool> },
-    /// How often a positive case scores above a negative one.
+    /// Area under the ROC curve: how often a positive case scores above a negative one.
     Area { scores: Vec<f64>, positive: Vec<bool> },
-    /// Different n-grams over all n-grams of some texts; each text holds the numbers of its n-grams.
+    /// The number of distinct n-grams divided by that of all n-grams. Each text is a list of n-gram
+    /// ids.
     Distinct(Vec<Vec<u32>>),
-    /// How alike some texts are: BLEU-4 of each against all others.
+    /// The similarity of some texts: BLEU-4 of each against all others.
     SelfBleu(Vec<String>),
-    /// Won, tied and lost against something; chance is one half.
+    /// Wins, ties and losses; chance is one half.
     Won { wins: usize, ties: usize, losses: usize },
 }
 
-/// A metric of one model: its figure, its cases, and what it was measured with.
+/// A metric of one model: its value, its cases, and its instrument.
 ///
-/// Only the functions that measure make one, so its figure cannot be typed in.
+/// Only the measuring functions create a `Measure`, so its value cannot be entered by hand.
 #[derive(Debug, Clone)]
 pub struct Measure {
     pub(super) name: String,
@@ -73,31 +49,44 @@ pub struct Measure {
     pub(super) instrument: Instrument,
     pub(super) cases: Cases,
     pub(super) seed: u64,
-    /// Part of another metric: described, and left out of the tests.
+    /// Whether this metric is part of another one. Such a metric is described but not tested.
     pub(super) detail: bool,
     estimate: Estimate,
 }
 
-/// Names of the metrics that are perplexities: two models' values are compared by their quotient.
-pub const PERPLEXITIES: [&str; 3] =
-    ["perplexity of chosen replies", "perplexity of rejected replies", "perplexity under another model"];
+/// Several metrics of one model that belong together.
+pub trait Metrics {
+    /// Returns the title for tables, with what a reader must know about the measurement.
+    fn title(&self) -> String;
+    /// The metrics in the order of tables.
+    fn measures(&self) -> Vec<&Measure>;
+}
 
-/// Whether a metric of this name is a perplexity: all that a file says of it is its name.
+/// The names of all perplexities. The perplexities of two models are compared by their ratio.
+pub const PERPLEXITIES: [&str; 3] = [
+    "perplexity of chosen replies",
+    "perplexity of rejected replies",
+    "perplexity under another model",
+];
+
+/// Returns whether `metric` is the name of a perplexity. Result files identify one only by its
+/// name.
 pub fn is_perplexity(metric: &str) -> bool {
     PERPLEXITIES.contains(&metric)
 }
 
-/// How two models differ in a metric on the same cases.
+/// The difference between two models in a metric on the same cases.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Difference {
-    /// Second - first, with its interval over cases; for perplexity their ratio.
+    /// Second - first, with its interval over cases; the ratio for a perplexity.
     pub estimate: Estimate,
-    /// Probability of a difference at least so large if the models were alike; `None` where there is no test.
+    /// Probability of a difference that is at least as large if the models were alike; `None`
+    /// without a test.
     pub p_value: Option<f64>,
     /// The test.
     pub test: Test,
-    /// Size of the difference on a common scale; `None` where there is none.
+    /// Size of the difference on a common scale; `None` without one.
     pub effect: Option<f64>,
     /// The scale.
     pub effect_name: EffectScale,
@@ -105,97 +94,122 @@ pub struct Difference {
 
 impl Difference {
     pub(super) fn untested(estimate: Estimate) -> Self {
-        Self { estimate, p_value: None, test: Test::None, effect: None, effect_name: EffectScale::None }
+        Self {
+            estimate,
+            p_value: None,
+            test: Test::None,
+            effect: None,
+            effect_name: EffectScale::None,
+        }
     }
 }
 
 impl Measure {
-    pub(super) fn new(name: &str, better: Better, instrument: Instrument, cases: Cases, seed: u64) -> Self {
+    pub(super) fn new(
+        name: &str,
+        better: Better,
+        instrument: Instrument,
+        cases: Cases,
+        seed: u64,
+    ) -> Self {
         let estimate = cases.estimate(seed);
         Self { name: name.into(), better, instrument, cases, seed, detail: false, estimate }
     }
 
-    /// By a formula alone.
+    /// Creates a metric whose instrument is a formula.
     pub(super) fn plain(name: &str, better: Better, cases: Cases, seed: u64) -> Self {
         Self::new(name, better, Instrument::Formula, cases, seed)
     }
 
-    /// The same as a part of another metric: its difference is described and not tested, so that the family of tests does not
-    /// grow with every way of looking at one thing.
+    /// Returns the metric as a part of another one: its difference is not tested, so that the
+    /// family of tests does not grow with every view of one metric.
     pub(super) fn into_detail(self) -> Self {
         Self { detail: true, ..self }
     }
 
-    /// The figure with its interval.
+    /// The value with its interval.
     pub fn estimate(&self) -> &Estimate {
         &self.estimate
     }
 
-    /// The figure alone.
+    /// The value alone.
     pub fn value(&self) -> f64 {
         self.estimate.value
     }
 
-    /// What it is called.
+    /// The name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it was measured with.
+    /// The instrument.
     pub fn instrument(&self) -> &Instrument {
         &self.instrument
     }
 
-    /// Whether it is an exponential of a ratio; such figures are compared by their quotient.
+    /// Returns whether the metric is a perplexity: the exponential of a ratio of sums. The values
+    /// of two models are then compared by their quotient.
     pub fn is_perplexity(&self) -> bool {
         matches!(self.cases, Cases::Ratio { exp: true, .. })
     }
 
-    /// The same metric under another name, for a table that holds several of its kind.
+    /// Returns the metric under another name, for a table with several of its kind.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = name.into();
         self
     }
 
-    /// How far a rate of wins is from one half; `None` for any other metric.
+    /// Compares a win rate with one half; `None` for any other metric.
     pub fn against_chance(&self) -> Option<Difference> {
         self.cases.against_chance(&self.estimate)
     }
 
-    /// How a second model differs on the same cases.
+    /// Compares with a second model on the same cases.
     ///
-    /// # Errors
-    /// Other cases, or another instrument: such figures do not compare.
+    /// # Errors The two measures have different names, instruments or cases, so they are not
+    /// comparable.
     pub fn compare(&self, second: &Self) -> Result<Difference> {
         if self.instrument != second.instrument || self.name != second.name {
-            let got = format!("{} by {:?}, {} by {:?}", self.name, self.instrument, second.name, second.instrument);
+            let got = format!(
+                "{} by {:?}, {} by {:?}",
+                self.name, self.instrument, second.name, second.instrument
+            );
             return Err(Error::new(
-                "two figures compare only where one instrument made both",
+                "two values are comparable only if one instrument measured both",
                 got,
-                "measure both alike",
+                "measure both with the same instrument",
             ));
         }
         if self.estimate.n != second.estimate.n || self.seed != second.seed {
-            let got =
-                format!("n = {} and {}, seeds {} and {}", self.estimate.n, second.estimate.n, self.seed, second.seed);
-            return Err(Error::new("two models compare on the same cases", got, "measure both on the same prompts"));
+            let got = format!(
+                "n = {} and {}, seeds {} and {}",
+                self.estimate.n, second.estimate.n, self.seed, second.seed
+            );
+            return Err(Error::new(
+                "two models are compared on the same cases",
+                got,
+                "measure both on the same prompts",
+            ));
         }
         let difference = self.cases.compare(&second.cases, self.seed)?;
         Ok(if self.detail { Difference::untested(difference.estimate) } else { difference })
     }
 }
 
-/// Groups of texts that are left out in turn where one text at a time would take too long.
+/// The number of groups of texts that the jackknife of self-BLEU leaves out in turn. Leaving out
+/// one text at a time would take too long.
 const GROUPS: usize = 20;
 
-/// Mean self-BLEU-4 of the texts, but for those that are left out.
+/// Returns the mean self-BLEU-4 of the texts that are not left out.
 fn mean_self_bleu(texts: &[String], left_out: Range<usize>) -> f64 {
-    let kept: Vec<String> = texts[..left_out.start].iter().chain(&texts[left_out.end..]).cloned().collect();
+    let kept: Vec<String> =
+        texts[..left_out.start].iter().chain(&texts[left_out.end..]).cloned().collect();
     mean(&self_bleu(&kept, 4))
 }
 
-/// Different numbers over all numbers of the texts, but for those that are left out; 0 where there are none.
+/// Returns the share of distinct ids among all ids of the texts that are not left out, or 0 if
+/// there are no ids.
 fn distinct_share(texts: &[Vec<u32>], left_out: Range<usize>) -> f64 {
     let largest = texts.iter().flatten().max().map_or(0, |g| *g as usize + 1);
     let (mut seen, mut total, mut different) = (vec![false; largest], 0usize, 0usize);
@@ -227,7 +241,9 @@ impl Cases {
             Self::Mean(values) => bootstrap_mean(values, seed),
             Self::Scores(scores, high) => bootstrap_score(scores, *high, seed),
             Self::Ratio { above, below, exp: false } => bootstrap_ratio(above, below, seed),
-            Self::Ratio { above, below, exp: true } => bootstrap_ratio(above, below, seed).map(f64::exp),
+            Self::Ratio { above, below, exp: true } => {
+                bootstrap_ratio(above, below, seed).map(f64::exp)
+            }
             Self::Balanced { right, positive } => {
                 let of = |kind: bool| share(&of_kind(right, positive, kind));
                 mean_of_shares(&of(true), &of(false))
@@ -235,14 +251,17 @@ impl Cases {
             Self::Area { scores, positive } => auc(scores, positive),
             Self::Distinct(texts) => {
                 let n = texts.len();
-                jackknife(n, n, |left_out| distinct_share(texts, left_out)).map(|x| x.clamp(0.0, 1.0))
+                jackknife(n, n, |left_out| distinct_share(texts, left_out))
+                    .map(|x| x.clamp(0.0, 1.0))
             }
-            Self::SelfBleu(texts) => jackknife(texts.len(), GROUPS, |left_out| mean_self_bleu(texts, left_out)),
+            Self::SelfBleu(texts) => {
+                jackknife(texts.len(), GROUPS, |left_out| mean_self_bleu(texts, left_out))
+            }
             Self::Won { wins, ties, losses } => win_rate(*wins, *ties, *losses),
         }
     }
 
-    /// Where chance is one half: how far the rate is from it, and the sign test.
+    /// Returns the win rate minus one half, with the sign test.
     fn against_chance(&self, estimate: &Estimate) -> Option<Difference> {
         let Self::Won { wins, losses, .. } = self else { return None };
         let p = binomial_test(*wins, wins + losses);
@@ -254,7 +273,13 @@ impl Cases {
         match (self, second) {
             (Self::Share(a), Self::Share(b)) => {
                 let (effect, p) = (cohen_h(share(a).value, share(b).value), mcnemar(a, b).p_value);
-                Ok(tested(paired_share_difference(a, b), p, Test::ExactMcNemar, effect, EffectScale::CohenH))
+                Ok(tested(
+                    paired_share_difference(a, b),
+                    p,
+                    Test::ExactMcNemar,
+                    effect,
+                    EffectScale::CohenH,
+                ))
             }
             (Self::Mean(a), Self::Mean(b)) | (Self::Scores(a, _), Self::Scores(b, _)) => {
                 let gains: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
@@ -271,9 +296,10 @@ impl Cases {
             (Self::Ratio { above: a, below: x, exp }, Self::Ratio { above: b, below: y, .. }) => {
                 Ok(compare_ratios([a, x], [b, y], *exp, seed))
             }
-            (Self::Balanced { right: a, positive }, Self::Balanced { right: b, positive: other })
-                if positive == other =>
-            {
+            (
+                Self::Balanced { right: a, positive },
+                Self::Balanced { right: b, positive: other },
+            ) if positive == other => {
                 let of = |kind: bool| (of_kind(a, positive, kind), of_kind(b, positive, kind));
                 let ((a1, b1), (a0, b0)) = (of(true), of(false));
                 let e = balanced_difference([(&a1, &b1), (&a0, &b0)]);
@@ -286,27 +312,43 @@ impl Cases {
                     EffectScale::CohenH,
                 ))
             }
-            (Self::Area { scores: a, positive }, Self::Area { scores: b, positive: other }) if positive == other => {
+            (Self::Area { scores: a, positive }, Self::Area { scores: b, positive: other })
+                if positive == other =>
+            {
                 Ok(Difference::untested(auc_difference(a, b, positive)))
             }
             (Self::Distinct(a), Self::Distinct(b)) => {
-                let gain = |left_out: Range<usize>| distinct_share(b, left_out.clone()) - distinct_share(a, left_out);
+                let gain = |left_out: Range<usize>| {
+                    distinct_share(b, left_out.clone()) - distinct_share(a, left_out)
+                };
                 Ok(Difference::untested(jackknife(a.len(), a.len(), gain)))
             }
             (Self::SelfBleu(a), Self::SelfBleu(b)) => {
-                let gain = |left_out: Range<usize>| mean_self_bleu(b, left_out.clone()) - mean_self_bleu(a, left_out);
+                let gain = |left_out: Range<usize>| {
+                    mean_self_bleu(b, left_out.clone()) - mean_self_bleu(a, left_out)
+                };
                 Ok(Difference::untested(jackknife(a.len(), GROUPS, gain)))
             }
             _ => {
                 let got = "cases of different kinds, or labels that differ";
-                Err(Error::new("two models compare on the same cases", got, "measure both on the same prompts"))
+                Err(Error::new(
+                    "two models are compared on the same cases",
+                    got,
+                    "measure both on the same prompts",
+                ))
             }
         }
     }
 }
 
-fn tested(estimate: Estimate, p: f64, test: Test, effect: f64, effect_name: EffectScale) -> Difference {
-    // A test needs no interval: where cases are too skewed for one, the p-value stands.
+fn tested(
+    estimate: Estimate,
+    p: f64,
+    test: Test,
+    effect: f64,
+    effect_name: EffectScale,
+) -> Difference {
+    // A test needs no interval: the p-value is valid even if the cases are too skewed for one.
     let effect = Some(effect).filter(|e| e.is_finite());
     let p_value = Some(p).filter(|_| estimate.n > 0);
     Difference { estimate, p_value, test, effect, effect_name }
@@ -329,20 +371,32 @@ fn compare_ratios([a, x]: [&[f64]; 2], [b, y]: [&[f64]; 2], exp: bool, seed: u64
         sums[2] / sums[3] - sums[0] / sums[1]
     };
     let p = permutation_test(rows.len(), seed, difference);
-    let (first, second) =
-        (a.iter().sum::<f64>() / x.iter().sum::<f64>(), b.iter().sum::<f64>() / y.iter().sum::<f64>());
+    let (first, second) = (
+        a.iter().sum::<f64>() / x.iter().sum::<f64>(),
+        b.iter().sum::<f64>() / y.iter().sum::<f64>(),
+    );
     let (per_first, per_second) = (mean(x), mean(y));
-    let influence: Vec<f64> =
-        rows.iter().map(|[a, x, b, y]| (b - second * y) / per_second - (a - first * x) / per_first).collect();
-    let effect = (second - first) / mean(&influence.iter().map(|i| i * i).collect::<Vec<_>>()).sqrt();
-    tested(if exp { e.map(f64::exp) } else { e }, p, Test::Permutation, effect, EffectScale::CohenDz)
+    let influence: Vec<f64> = rows
+        .iter()
+        .map(|[a, x, b, y]| (b - second * y) / per_second - (a - first * x) / per_first)
+        .collect();
+    let effect =
+        (second - first) / mean(&influence.iter().map(|i| i * i).collect::<Vec<_>>()).sqrt();
+    tested(
+        if exp { e.map(f64::exp) } else { e },
+        p,
+        Test::Permutation,
+        effect,
+        EffectScale::CohenDz,
+    )
 }
 
-/// The difference of balanced accuracies under exchange of the models, kind by kind.
+/// Tests the difference of balanced accuracies by exchanging the outcomes of the models.
 fn balanced_p(kinds: &[(Vec<bool>, Vec<bool>); 2], seed: u64) -> f64 {
     let gain = |a: &bool, b: &bool, n: usize| (f64::from(*b) - f64::from(*a)) / n as f64;
-    let of_kind =
-        |(a, b): &(Vec<bool>, Vec<bool>)| a.iter().zip(b).map(|(x, y)| gain(x, y, a.len())).collect::<Vec<_>>();
+    let of_kind = |(a, b): &(Vec<bool>, Vec<bool>)| {
+        a.iter().zip(b).map(|(x, y)| gain(x, y, a.len())).collect::<Vec<_>>()
+    };
     let gains = kinds.iter().flat_map(of_kind).collect::<Vec<_>>();
     permutation_test(gains.len(), seed, |swap| signed_sum(&gains, swap))
 }

@@ -1,4 +1,4 @@
-//! The live page of a run: what it shows, what it may ask for, and how a notebook's output holds it.
+//! The live page of a run: its state, its requests, and its frame in a notebook's output.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -7,21 +7,23 @@ use serde_json::{Value, json};
 
 use super::Run;
 use super::shared::Shared;
-use crate::error::Result;
-use crate::pages;
-use crate::server::{self, Page, Reply};
-use crate::view::View;
+use crate::base::error::Result;
+use crate::show::pages;
+use crate::show::server;
+use crate::show::server::{Page, Reply};
+use crate::show::view::View;
 
-/// Shortest time between two pictures that a browser is sent.
-const PACE: Duration = Duration::from_millis(250);
-/// After so long without news a browser is asked whether it is still there.
-const SILENCE: Duration = Duration::from_secs(10);
+/// The shortest time between two updates to a browser.
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
+/// The longest time without an update before a browser is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 
 impl Run {
-    /// A chart that keeps moving in the cell's output while other cells run, with buttons to pause and stop.
+    /// Returns a chart in the cell's output that updates while other cells run, with buttons to
+    /// pause and stop.
     ///
-    /// Where the browser cannot reach the page (the kernel has ended, or runs behind a proxy: see
-    /// [`server::BASE_VARIABLE`]), the output shows the last state that it knows, and says why.
+    /// If the browser cannot reach the page (the kernel has ended, or runs behind a proxy: see
+    /// [`server::BASE_VARIABLE`]), the output shows the last state and says why.
     ///
     /// # Errors
     /// The server does not start.
@@ -33,18 +35,25 @@ impl Run {
         Ok(View::new(pages::live_frame(&self.name(), &address, card.html(), 520), text))
     }
 
-    /// Its state as JSON, with the records from `from` on.
+    /// Returns the state as JSON, with the records from `from` on.
     fn state(&self, from: usize) -> Value {
         let history = self.history();
-        let records: Vec<Value> =
-            history.records.iter().skip(from).map(|r| json!({ "step": r.step, "metrics": r.metrics })).collect();
-        let marks: Vec<Value> = history.marks.iter().map(|m| json!({ "step": m.step, "text": m.text })).collect();
+        let records: Vec<Value> = history
+            .records
+            .iter()
+            .skip(from)
+            .map(|r| json!({ "step": r.step, "metrics": r.metrics }))
+            .collect();
+        let marks: Vec<Value> =
+            history.marks.iter().map(|m| json!({ "step": m.step, "text": m.text })).collect();
         let recipe = self.shared.recipe();
         json!({
-            "id": self.name(), "name": self.name(), "kind": recipe.kind(), "phase": self.phase(), "note": self.note(),
+            "id": self.name(), "name": self.name(), "kind": recipe.kind(),
+            "phase": self.phase(), "note": self.note(),
             "error": self.error().map(|e| e.to_string()).unwrap_or_default(),
             "step": self.step(), "max_steps": recipe.train().max_steps,
-            "seconds": self.shared.progress().map_or(0.0, |p| p.state.seconds), "seconds_left": self.seconds_left(),
+            "seconds": self.shared.progress().map_or(0.0, |p| p.state.seconds),
+            "seconds_left": self.seconds_left(),
             "tokens_per_s": self.tokens_per_s(),
             "from": from, "records": records, "marks": marks,
         })
@@ -55,7 +64,8 @@ impl Run {
     }
 }
 
-/// The page does not keep its run: one that has ended and that nobody holds is given back.
+/// The page of a run. The weak reference does not keep the run in memory once it has ended and no
+/// handle is left.
 struct LivePage(Weak<Shared>);
 
 impl LivePage {
@@ -69,7 +79,8 @@ impl Page for LivePage {
         let Some(run) = self.run() else { return Reply::NotFound };
         match name {
             "" => Reply::Document("text/html; charset=utf-8", pages::live()),
-            // A notebook's output asks for it: a picture may come from anywhere, and tells nothing.
+            // A notebook's output loads this image as a probe: an image is allowed from any origin,
+            // and contains nothing.
             "alive.svg" => Reply::Document("image/svg+xml", pages::DOT.into()),
             "state" => Reply::Document("application/json", run.state(0).to_string()),
             "events" => {
@@ -81,19 +92,20 @@ impl Page for LivePage {
                     let begin = Instant::now();
                     loop {
                         over = !run.phase().is_active();
-                        // The last record may still be added to by an evaluation: it is sent again.
+                        // A later evaluation may add to the last record, so it is sent again.
                         let state = run.state(sent);
                         let text = state.to_string();
                         if text != last || over {
-                            sent = (sent + state["records"].as_array().map_or(0, Vec::len)).saturating_sub(1);
+                            sent = (sent + state["records"].as_array().map_or(0, Vec::len))
+                                .saturating_sub(1);
                             last = text.clone();
-                            std::thread::sleep(PACE.saturating_sub(begin.elapsed()));
+                            std::thread::sleep(MIN_INTERVAL.saturating_sub(begin.elapsed()));
                             return Some(text);
                         }
-                        if begin.elapsed() > SILENCE {
+                        if begin.elapsed() > KEEPALIVE {
                             return Some(String::new());
                         }
-                        run.shared.wait_for_change(PACE);
+                        run.shared.wait_for_change(MIN_INTERVAL);
                     }
                 }))
             }

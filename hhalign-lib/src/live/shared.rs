@@ -1,26 +1,30 @@
-//! What a run's handle and its thread share: weights and progress to read, and requests to apply.
+//! The state shared by a run's handle and its thread: weights and progress to read, and requests to
+//! apply.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+};
 use std::time::{Duration, Instant};
 
 use super::Phase;
-use super::store::{Manifest, Standing, Store};
-use crate::error::{Error, Result};
+use super::store::{Manifest, Status, Store};
+use crate::base::error::{Error, Result};
+use crate::base::parallel;
+use crate::base::parallel::Gate;
 use crate::model::Gpt;
-use crate::parallel::{self, Gate};
 use crate::train::{Change, Observer, Progress, Recipe, Requests, SavePoint, Sources};
 
-/// Longest time between two saves of a run, unless a save itself takes long.
+/// The longest time between two saves of a run, unless saving itself takes long.
 const SAVE_EVERY: Duration = Duration::from_secs(15);
 
-/// Saving may take a twentieth of a run's time.
+/// Saving takes at most 1/`SAVE_SHARE` of a run's time.
 const SAVE_SHARE: u32 = 20;
 
 pub(super) struct Shared {
     pub(super) name: String,
     pub(super) sources: Sources,
-    /// The weights that are trained; they change under the lock of `progress` only.
+    /// The trained weights; they change only under the lock of `progress`.
     pub(super) model: Gpt,
     pub(super) progress: OnceLock<RwLock<Progress>>,
     pub(super) store: Store,
@@ -29,16 +33,17 @@ pub(super) struct Shared {
     changed: Condvar,
 }
 
-/// What is requested of the run and what is known of it.
+/// The requests to the run, and its state.
 pub(super) struct Control {
     pub(super) phase: Phase,
     pub(super) error: Option<Error>,
     pause: bool,
     stop: bool,
     changes: Vec<Change>,
-    /// Whether the weights here are older than those of a GPU, and somebody waits for them.
+    /// Whether the weights in main memory are older than those of a GPU.
     is_stale: bool,
-    wanted: bool,
+    /// Whether a reader is waiting for the weights.
+    weights_wanted: bool,
     paused_at: Option<Instant>,
     idle: Duration,
     saved_at: Instant,
@@ -46,7 +51,13 @@ pub(super) struct Control {
 }
 
 impl Shared {
-    pub(super) fn new(name: String, manifest: Manifest, sources: Sources, model: Gpt, store: Store) -> Self {
+    pub(super) fn new(
+        name: String,
+        manifest: Manifest,
+        sources: Sources,
+        model: Gpt,
+        store: Store,
+    ) -> Self {
         let control = Control {
             phase: Phase::Preparing,
             error: None,
@@ -54,7 +65,7 @@ impl Shared {
             stop: false,
             changes: vec![],
             is_stale: false,
-            wanted: false,
+            weights_wanted: false,
             paused_at: None,
             idle: Duration::ZERO,
             saved_at: Instant::now(),
@@ -72,26 +83,29 @@ impl Shared {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The run between two steps; `None` while it is still being prepared.
+    /// Returns the run between two steps; `None` while it is being prepared.
     pub(super) fn progress(&self) -> Option<RwLockReadGuard<'_, Progress>> {
         self.progress.get().map(|p| p.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns when the weights here are those of the last step, also where a GPU has them.
+    /// Waits until the weights in main memory are those of the last step, even if a GPU trains
+    /// them.
     pub(super) fn sync(&self) {
         let mut control = self.control();
-        control.wanted = control.is_stale;
-        while control.wanted && control.phase.is_active() {
+        control.weights_wanted = control.is_stale;
+        while control.weights_wanted && control.phase.is_active() {
             control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// The run between two steps, with the weights of that step on this processor; `None` while it is still being prepared.
+    /// Returns the run between two steps, with the weights of that step in main memory; `None`
+    /// while it is being prepared.
     pub(super) fn synced_progress(&self) -> Option<RwLockReadGuard<'_, Progress>> {
         loop {
             self.sync();
             let progress = self.progress()?;
-            // A step that was taken since has set this under the lock that is held here.
+            // A step taken after `sync` set `is_stale` under the lock of `progress`, which is now
+            // held.
             let control = self.control();
             if !control.is_stale || !control.phase.is_active() {
                 return Some(progress);
@@ -99,7 +113,7 @@ impl Shared {
         }
     }
 
-    /// Waits until something has changed, or for so long.
+    /// Waits for a change, at most this long.
     pub(super) fn wait_for_change(&self, at_most: Duration) {
         let control = self.control();
         drop(self.changed.wait_timeout(control, at_most).unwrap_or_else(PoisonError::into_inner));
@@ -120,7 +134,8 @@ impl Shared {
             control.pause = false;
             let paused = control.paused_at.take().map_or(Duration::ZERO, |t| t.elapsed());
             control.idle += paused;
-            control.phase = if self.progress.get().is_some() { Phase::Training } else { Phase::Preparing };
+            control.phase =
+                if self.progress.get().is_some() { Phase::Training } else { Phase::Preparing };
         }
         self.changed.notify_all();
     }
@@ -132,7 +147,7 @@ impl Shared {
     }
 
     /// Waits for the end of a run that was told to stop.
-    pub(super) fn wait_where_stopping(&self) {
+    pub(super) fn wait_until_stopped(&self) {
         let mut control = self.control();
         while control.stop && control.phase.is_active() {
             control = self.changed.wait(control).unwrap_or_else(PoisonError::into_inner);
@@ -143,30 +158,42 @@ impl Shared {
         let mut control = self.control();
         if !control.phase.is_active() || control.stop {
             let got = format!("the run is {}", control.phase);
-            return Err(Error::new("only a run that goes on can be changed", got, "fork it, or start another"));
+            return Err(Error::not_ready(
+                "only an active run can be changed",
+                got,
+                "fork it, or start another",
+            ));
         }
         control.changes.push(change);
         Ok(())
     }
 
-    /// Begins the work in a thread of its own; `resume` is the checkpoint to go on from.
-    pub(super) fn begin(self: &Arc<Self>, resume: Option<PathBuf>, lock: std::fs::File) -> Result<()> {
-        be_silent_about_panics();
+    /// Starts the work in its own thread; `resume` is the checkpoint to resume from.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        resume: Option<PathBuf>,
+        lock: std::fs::File,
+    ) -> Result<()> {
+        install_panic_hook();
         let shared = Arc::clone(self);
         let work = move || {
-            parallel::keep_quiet();
-            // Cells compile beside this thread: where cores are few they go first. Threads begun here inherit it.
+            parallel::silence_panics();
+            // Lowers the priority: cells compile at the same time and take precedence if there are
+            // few cores. Threads started here inherit this priority.
             let _ = rustix::process::setpriority_process(None, 10);
-            let watch = Watch(&shared);
+            let observer = RunObserver(&shared);
             let train = || {
                 let Shared { sources, model, progress, .. } = &*shared;
-                shared.store.describe(&shared.manifest, sources)?;
-                shared.recipe().train_from(sources, model, resume.as_deref(), progress, &watch)
+                shared.store.write_description(&shared.manifest, sources)?;
+                sources.train(shared.recipe(), model, resume.as_deref(), progress, &observer)
             };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(train))
                 .unwrap_or_else(|panic| Err(parallel::panicked(&*panic)));
             let (phase, error) = match result {
-                Ok(outcome) if outcome.steps < shared.recipe().train().max_steps && !outcome.stopped_early => {
+                Ok(outcome)
+                    if outcome.steps < shared.recipe().train().max_steps
+                        && !outcome.stopped_early =>
+                {
                     (Phase::Stopped, None)
                 }
                 Ok(_) => (Phase::Finished, None),
@@ -178,14 +205,22 @@ impl Shared {
             .name(format!("hhalign {}", self.name))
             .spawn(work)
             .map(drop)
-            .map_err(|e| Error::new("no thread could be started for the run", e.to_string(), "end some other work"))
+            .map_err(|e| {
+                Error::not_ready(
+                    "no thread could be started for the run",
+                    e.to_string(),
+                    "end other work first",
+                )
+                .caused_by(e)
+            })
     }
 
     fn end(&self, phase: Phase, error: Option<Error>, lock: std::fs::File) {
         let step = self.progress().map_or(0, |p| p.state.step);
         let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
-        let written = self.store.set_standing(&Standing { phase, step, error: text });
-        // Whoever reads that the run has ended may start it again at once.
+        let written = self.store.write_status(&Status { phase, step, error: text });
+        // The lock is released before the phase changes, since a reader of the phase may start the
+        // run again.
         drop(lock);
         let mut control = self.control();
         (control.phase, control.error) = (phase, error);
@@ -196,7 +231,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// A run that had ended before: there is nothing to do, and all to see.
+    /// Sets the phase of a run that ended earlier.
     pub(super) fn set_phase(&self, phase: Phase) {
         self.control().phase = phase;
     }
@@ -211,10 +246,10 @@ impl Gate for Shared {
     }
 }
 
-/// The run's thread looking after its shared state.
-struct Watch<'a>(&'a Arc<Shared>);
+/// The observer of a run: it connects the training loop to the shared state.
+struct RunObserver<'a>(&'a Arc<Shared>);
 
-impl Observer for Watch<'_> {
+impl Observer for RunObserver<'_> {
     fn gate(&self) -> Option<Arc<dyn Gate>> {
         Some(self.0.clone())
     }
@@ -232,12 +267,12 @@ impl Observer for Watch<'_> {
 
     fn wants_weights(&self) -> bool {
         let control = self.0.control();
-        control.is_stale && (control.wanted || control.pause)
+        control.is_stale && (control.weights_wanted || control.pause)
     }
 
     fn set_stale(&self, is_stale: bool) {
         let mut control = self.0.control();
-        (control.is_stale, control.wanted) = (is_stale, control.wanted && is_stale);
+        (control.is_stale, control.weights_wanted) = (is_stale, control.weights_wanted && is_stale);
         drop(control);
         self.0.changed.notify_all();
     }
@@ -271,7 +306,7 @@ impl Observer for Watch<'_> {
         if self.will_save(progress, point) {
             let begin = Instant::now();
             if !shared.store.is_there() {
-                shared.store.describe(&shared.manifest, &shared.sources)?;
+                shared.store.write_description(&shared.manifest, &shared.sources)?;
             }
             shared.store.save(model, progress)?;
             let mut control = shared.control();
@@ -282,13 +317,14 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// A panic in a run's thread is an error to be read; its message must not appear below whatever cell is running.
-fn be_silent_about_panics() {
+/// Installs a hook that does not print panics of a run's thread. They become errors, and must not
+/// appear below an unrelated cell.
+fn install_panic_hook() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if !parallel::is_quiet() {
+            if !parallel::is_silent() {
                 before(panic);
             }
         }));

@@ -1,7 +1,7 @@
-//! A run on disk: what it is, what it learns from, its last two checkpoints, and how it ended.
+//! A run on disk: its description, its data, its last two checkpoints, and how it ended.
 //!
-//! Pairs and reference models lie beside the runs under their hashes, once for all runs that share them, so that a
-//! fresh process can take a run up from its name alone.
+//! Pairs and reference models are stored in a folder next to the runs under their hashes, once for
+//! all runs that share them. A new process can therefore resume a run from its name alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -12,27 +12,28 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::Phase;
-use crate::batch::{TokenizedPair, TokenizedPairs};
-use crate::checkpoint::{is_whole, read_metadata, read_tensors, write_tensors};
-use crate::error::{Error, Result};
-use crate::files;
+use crate::base::error::{Error, Result};
+use crate::base::files;
+use crate::data::batch::{TokenizedPair, TokenizedPairs};
+use crate::model::checkpoint::{is_whole, read_metadata, read_tensors, write_tensors};
 use crate::model::{Gpt, GptConfig};
 use crate::train::{Mark, Progress, Recipe, Sources};
 
-/// What a run is, as its folder says it.
+/// The description of a run in its folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub(super) recipe: Recipe,
     pub(super) model: GptConfig,
-    /// Everything that decides the numbers: a second start with the same is the same run.
+    /// Everything that affects the numbers: an equal identity means the same run.
     pub(super) identity: String,
     pub(super) pairs: String,
     pub(super) held_out: String,
     pub(super) reference: Option<String>,
-    /// The lengths that both sides were cut to: equal ids are stored once, whatever they were cut to.
+    /// The lengths to which both sides were cut. Equal ids are stored once, whatever length they
+    /// were cut to.
     #[serde(default)]
     pub(super) max_lengths: Option<MaxLengths>,
-    /// The run that it was forked from.
+    /// The run it was forked from.
     pub(super) parent: Option<Parent>,
 }
 
@@ -43,18 +44,19 @@ pub(super) struct MaxLengths {
     pub(super) held_out: usize,
 }
 
-/// Where a fork left its parent.
+/// The point at which a run was forked from its parent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Parent {
     pub(super) name: String,
     pub(super) step: usize,
-    /// What had been changed in the parent by then: without it a parent of the same name is another.
+    /// The parent's changes at that point; a parent of the same name with other changes is another
+    /// run.
     pub(super) marks: Vec<Mark>,
 }
 
-/// How far a run came, for a list of runs.
+/// The state of a run, for a list of runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Standing {
+pub(super) struct Status {
     pub(super) phase: Phase,
     pub(super) step: usize,
     pub(super) error: String,
@@ -75,42 +77,43 @@ impl Store {
         &self.0
     }
 
-    /// The lock that whoever trains this run holds; the system takes it back when the process ends, however that comes.
+    /// Takes the lock of the process that trains this run; the system releases it when the process
+    /// ends in any way.
     pub(super) fn lock(&self) -> Result<File> {
-        fs::create_dir_all(&self.0).map_err(|e| Error::io(&self.0, &e))?;
+        fs::create_dir_all(&self.0).map_err(|e| Error::io(&self.0, e))?;
         let path = self.0.join("lock");
-        let file = File::create(&path).map_err(|e| Error::io(&path, &e))?;
+        let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(fs::TryLockError::WouldBlock) => Err(Error::new(
+            Err(fs::TryLockError::WouldBlock) => Err(Error::not_ready(
                 "another process is training this run",
                 self.0.display().to_string(),
-                "shut down the kernel that has it, or wait until it is done",
+                "shut down the kernel that trains it, or wait until it ends",
             )),
-            Err(fs::TryLockError::Error(e)) => Err(Error::io(&path, &e)),
+            Err(fs::TryLockError::Error(e)) => Err(Error::io(&path, e)),
         }
     }
 
-    /// Whether somebody is training it.
+    /// Returns whether a process is training the run.
     pub(super) fn is_locked(&self) -> bool {
         let file = File::open(self.0.join("lock"));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 
-    /// Whether there is a run of this name.
+    /// Returns whether there is a run of this name.
     pub(super) fn is_there(&self) -> bool {
         self.0.join("run.json").exists()
     }
 
-    /// Makes the folder ready for a run that goes on; one that is not known there leaves nothing behind.
-    pub(super) fn begin_again(&self, known: bool) -> Result<()> {
+    /// Prepares the folder for a run that starts or resumes; files of an unknown run are removed.
+    pub(super) fn prepare(&self, known: bool) -> Result<()> {
         let mut old = vec![self.0.join("standing.json")];
         if !known {
             old.push(self.0.join("run.json"));
             old.extend(self.checkpoints().into_values());
         }
         for path in old.iter().filter(|path| path.exists()) {
-            fs::remove_file(path).map_err(|e| Error::io(path, &e))?;
+            fs::remove_file(path).map_err(|e| Error::io(path, e))?;
         }
         Ok(())
     }
@@ -120,8 +123,8 @@ impl Store {
         serde_json::from_slice(&files::read(&path)?).map_err(|e| Error::from(e).at(path.display()))
     }
 
-    /// Writes what a run is and what it learns from; what is there already is left alone.
-    pub(super) fn describe(&self, manifest: &Manifest, sources: &Sources) -> Result<()> {
+    /// Writes the run's description and data; existing files stay unchanged.
+    pub(super) fn write_description(&self, manifest: &Manifest, sources: &Sources) -> Result<()> {
         for pairs in [&sources.pairs, &sources.held_out] {
             let path = self.object("pairs", &pairs.hash);
             if !is_whole(&path) {
@@ -132,7 +135,11 @@ impl Store {
             let path = self.object("model", hash);
             if !is_whole(&path) {
                 let config = serde_json::to_string(&reference.config)?;
-                write_tensors(&path, &reference.named_parameters(), HashMap::from([("hhalign_model".into(), config)]))?;
+                write_tensors(
+                    &path,
+                    &reference.named_parameters(),
+                    HashMap::from([("hhalign_model".into(), config)]),
+                )?;
             }
         }
         let path = self.0.join("run.json");
@@ -142,7 +149,7 @@ impl Store {
         files::write_atomic(&path, format!("{:#}\n", serde_json::to_value(manifest)?).as_bytes())
     }
 
-    /// Reads back what the run learns from.
+    /// Reads the run's data.
     pub(super) fn sources(&self, manifest: &Manifest) -> Result<Sources> {
         let mut pairs = read_pairs(&self.object("pairs", &manifest.pairs))?;
         let mut held_out = read_pairs(&self.object("pairs", &manifest.held_out))?;
@@ -154,9 +161,10 @@ impl Store {
             Some(hash) => {
                 let path = self.object("model", hash);
                 let config = read_metadata(&path)?.remove("hhalign_model").unwrap_or_default();
-                let config = serde_json::from_str(&config).map_err(|e| Error::from(e).at(path.display()))?;
-                let model =
-                    Gpt::from_parameters(config, read_tensors(&path)?, false).map_err(|e| e.at(path.display()))?;
+                let config =
+                    serde_json::from_str(&config).map_err(|e| Error::from(e).at(path.display()))?;
+                let model = Gpt::from_parameters(config, read_tensors(&path)?, false)
+                    .map_err(|e| e.at(path.display()))?;
                 Some((Arc::new(model), hash.clone()))
             }
             None => None,
@@ -168,7 +176,7 @@ impl Store {
         self.0.with_file_name("shared").join(format!("{kind}-{hash}.safetensors"))
     }
 
-    /// Checkpoints by step, the last one last.
+    /// Returns the checkpoints by step, the last one last.
     pub(super) fn checkpoints(&self) -> BTreeMap<usize, PathBuf> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
         let named = entries.filter_map(|entry| {
@@ -179,35 +187,35 @@ impl Store {
         named.collect()
     }
 
-    /// Saves a run between two steps and keeps the checkpoint before it: two in all.
+    /// Saves a run between two steps and keeps the two latest checkpoints.
     pub(super) fn save(&self, model: &Gpt, progress: &Progress) -> Result<()> {
         let step = progress.state.step;
         progress.save(&self.0.join(format!("{CHECKPOINT}{step:08}.safetensors")), model)?;
         for (_, path) in self.checkpoints().into_iter().rev().skip(2) {
-            fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
+            fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
         }
         Ok(())
     }
 
-    pub(super) fn set_standing(&self, standing: &Standing) -> Result<()> {
+    pub(super) fn write_status(&self, status: &Status) -> Result<()> {
         files::write_atomic(
             &self.0.join("standing.json"),
-            format!("{:#}\n", serde_json::to_value(standing)?).as_bytes(),
+            format!("{:#}\n", serde_json::to_value(status)?).as_bytes(),
         )
     }
 
-    pub(super) fn standing(&self) -> Option<Standing> {
+    pub(super) fn status(&self) -> Option<Status> {
         serde_json::from_slice(&files::read(&self.0.join("standing.json")).ok()?).ok()
     }
 
-    /// Bytes of everything in the folder.
+    /// Returns the bytes of all files in the folder.
     pub(super) fn size(&self) -> u64 {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
         entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
     }
 }
 
-/// The names of all runs in a folder.
+/// Returns the names of all runs in a folder.
 pub(super) fn names(runs: &Path) -> Vec<String> {
     let entries = fs::read_dir(runs).into_iter().flatten().flatten();
     let named = entries.filter_map(|e| e.file_name().into_string().ok());
@@ -216,7 +224,7 @@ pub(super) fn names(runs: &Path) -> Vec<String> {
     names
 }
 
-/// Pairs as one list of ids and the lengths of prompt, chosen and rejected reply, (B, 3).
+/// Writes pairs as one list of ids and the lengths of prompt, chosen and rejected reply, (B, 3).
 fn write_pairs(path: &Path, pairs: &TokenizedPairs) -> Result<()> {
     let parts = || pairs.pairs.iter().flat_map(|p| [&p.prompt, &p.chosen, &p.rejected]);
     let ids: Vec<u32> = parts().flatten().copied().collect();
@@ -231,11 +239,12 @@ fn write_pairs(path: &Path, pairs: &TokenizedPairs) -> Result<()> {
 
 fn read_pairs(path: &Path) -> Result<TokenizedPairs> {
     let broken = || {
-        let fix = "delete this file and start the run from the notebook again: that writes it anew";
-        Error::new("the pairs of a run cannot be read", path.display().to_string(), fix)
+        let fix = "delete this file and start the run from the notebook again, which rewrites it";
+        Error::data("the pairs of a run cannot be read", path.display().to_string(), fix)
     };
     let metadata = read_metadata(path)?;
-    let number = |name: &str| metadata.get(name).and_then(|n| n.parse::<usize>().ok()).ok_or_else(broken);
+    let number =
+        |name: &str| metadata.get(name).and_then(|n| n.parse::<usize>().ok()).ok_or_else(broken);
     let tensors = read_tensors(path)?;
     let ids: Vec<u32> = tensors.get("ids").ok_or_else(broken)?.to_vec1()?;
     let lengths: Vec<Vec<u32>> = tensors.get("lengths").ok_or_else(broken)?.to_vec2()?;
@@ -245,8 +254,9 @@ fn read_pairs(path: &Path) -> Result<TokenizedPairs> {
         rest = after;
         Ok::<_, Error>(part.to_vec())
     };
-    let pairs =
-        lengths.iter().map(|n| Ok(TokenizedPair { prompt: take(n[0])?, chosen: take(n[1])?, rejected: take(n[2])? }));
+    let pairs = lengths.iter().map(|n| {
+        Ok(TokenizedPair { prompt: take(n[0])?, chosen: take(n[1])?, rejected: take(n[2])? })
+    });
     let pairs = pairs.collect::<Result<_>>()?;
     Ok(TokenizedPairs::from_ids(pairs, number("max_length")?, number("eos_id")? as u32))
 }

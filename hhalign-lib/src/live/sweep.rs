@@ -1,16 +1,17 @@
-//! The true curves over β: a short run for each, from the same weights on the same data.
+//! A sweep over β: a short run for each, from the same weights on the same data.
 
 use super::dpo_sources;
 use super::{Pausable, Run, runs_folder, start};
-use crate::batch::TokenizedPairs;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::data::batch::TokenizedPairs;
 use crate::model::Gpt;
-use crate::plot::{Figure, Panel};
+use crate::show::plot::{Figure, Panel};
+use crate::show::table::{Column, Table};
+use crate::stats::format::{Decimals, Format};
 use crate::stats::wilson;
-use crate::table::{Column, Table};
 use crate::train::{Dpo, Recipe};
 
-/// One run for each β, going on side by side.
+/// One run for each β, all training in parallel.
 #[derive(Clone)]
 pub struct Sweep {
     /// The runs, in the order of their β.
@@ -18,15 +19,17 @@ pub struct Sweep {
     betas: Vec<f64>,
 }
 
-/// Prompts that are sampled for the KL of a sweep, where the recipe asks for no other number.
+/// The number of prompts sampled for the KL of a sweep, unless the recipe gives one.
 const KL_PROMPTS: usize = 32;
 
 impl Dpo {
-    /// Trains a policy for each β and returns at once. Every run begins with the same weights, sees the same pairs in the
-    /// same order and is scored against the same reference; runs that were made before are taken up.
+    /// Trains a policy for each β and returns immediately.
+    ///
+    /// Every run begins with the same weights, trains on the same pairs in the same order and has
+    /// the same reference. Runs that exist already are used.
     ///
     /// # Errors
-    /// No β, one that is out of range or given twice, or what [`Dpo::start`] finds.
+    /// No β, a β that is out of range or given twice, or an error of [`Dpo::start`].
     pub fn sweep(
         &self,
         betas: &[f64],
@@ -38,7 +41,11 @@ impl Dpo {
         let twice = betas.iter().enumerate().find(|(i, beta)| betas[..*i].contains(beta));
         if betas.is_empty() || twice.is_some() {
             let fix = "give each once, such as [0.05, 0.1, 0.2, 0.5]";
-            return Err(Error::new("a sweep needs different values of beta", format!("{betas:?}"), fix));
+            return Err(Error::new(
+                "a sweep needs different values of beta",
+                format!("{betas:?}"),
+                fix,
+            ));
         }
         let recipe = |beta: f64| {
             let kl_prompts = if self.kl_prompts == 0 { KL_PROMPTS } else { self.kl_prompts };
@@ -47,12 +54,13 @@ impl Dpo {
         };
         betas.iter().try_for_each(|&beta| self.loss.check(beta))?;
         let sources = dpo_sources(reference, pairs, held_out)?;
-        let runs = betas.iter().map(|&beta| start(Recipe::Dpo(recipe(beta)), sources.clone(), policy));
+        let runs =
+            betas.iter().map(|&beta| start(Recipe::Dpo(recipe(beta)), sources.clone(), policy));
         Ok(Sweep { runs: runs.collect::<Result<_>>()?, betas: betas.to_vec() })
     }
 }
 
-/// What a run is doing, and why where it failed.
+/// Returns the phase of a run, with the reason if it failed.
 fn state(run: &Run) -> String {
     run.error().map_or_else(|| run.phase().to_string(), |error| format!("failed: {}", error.what()))
 }
@@ -72,36 +80,50 @@ impl Pausable for Sweep {
 }
 
 impl Sweep {
-    /// Waits so many seconds, or until all runs have ended, and prints a line for each of them.
+    /// Waits for `seconds` or until all runs have ended, and prints a line for each run.
     pub fn wait(&self, seconds: f64) {
         let begin = std::time::Instant::now();
         for run in &self.runs {
             while run.phase().is_active() && begin.elapsed().as_secs_f64() < seconds {
                 let left = seconds - begin.elapsed().as_secs_f64();
-                run.shared.wait_for_change(std::time::Duration::from_secs_f64(left.clamp(0.0, 0.5)));
+                run.shared
+                    .wait_for_change(std::time::Duration::from_secs_f64(left.clamp(0.0, 0.5)));
             }
         }
-        self.runs.iter().zip(&self.betas).for_each(|(run, beta)| println!("beta {beta:<5} {}", run.progress_line()));
+        self.runs
+            .iter()
+            .zip(&self.betas)
+            .for_each(|(run, beta)| println!("beta {beta:<5} {}", run.progress_line()));
     }
 
-    /// Held-out accuracy, KL and reward of every run, step by step.
+    /// Returns held-out accuracy, margin and KL of every run, step by step.
     pub fn plot(&self) -> Figure {
         let panel = |title: &str, y: &str, metric: &str, per_beta: bool| {
             let runs = self.runs.iter().zip(&self.betas);
             runs.fold(Panel::new(title, "step", y), |panel, (run, beta)| {
                 let scale = if per_beta { 1.0 / beta } else { 1.0 };
-                let points = run.history().series(metric).into_iter().map(|(x, v)| (x, v * scale)).collect();
+                let points =
+                    run.history().series(metric).into_iter().map(|(x, v)| (x, v * scale)).collect();
                 panel.line(&format!("β = {beta}"), points)
             })
         };
+        let accuracy = panel(
+            "Reward accuracy",
+            "share of pairs ranked right",
+            "eval_rewards/accuracies",
+            false,
+        );
         Figure::new("Trained at each β")
-            .panel(panel("Reward accuracy", "share of pairs ranked right", "eval_rewards/accuracies", false).level(0.5, "chance"))
-            .panel(panel("Margin D", "nats, chosen against rejected", "eval_rewards/margins", true))
+            .panel(accuracy.level(0.5, "chance"))
+            .panel(panel("Margin D", "nats, chosen minus rejected", "eval_rewards/margins", true))
             .panel(panel("Distance from the reference", "KL of a reply, nats", "eval_kl", false))
-            .note("Every curve is a policy trained at its β. The KL is that of replies that the policy draws itself, exact over the vocabulary at each token.")
+            .note(
+                "Every curve is a policy trained at its β. The KL is over replies that the policy \
+                 samples, exact over the vocabulary at each token.",
+            )
     }
 
-    /// The last evaluation of every run.
+    /// Returns the last evaluation of every run.
     ///
     /// # Errors
     /// A failure of the table library.
@@ -109,20 +131,23 @@ impl Sweep {
         let last = |metric: &str| -> Vec<f64> {
             self.runs.iter().map(|run| run.history().last(metric).unwrap_or(f64::NAN)).collect()
         };
-        let margins = last("eval_rewards/margins").iter().zip(&self.betas).map(|(m, beta)| m / beta).collect();
+        let margins = last("eval_rewards/margins")
+            .iter()
+            .zip(&self.betas)
+            .map(|(m, beta)| m / beta)
+            .collect();
+        let two_decimals = Format::TABLE.decimals(Decimals::Fixed(2));
         let half = last("eval_kl_half_width");
         let kl = last("eval_kl").into_iter().zip(half).map(|(kl, half)| match kl.is_finite() {
-            true => format!("{kl:.2} [{:.2}, {:.2}]", kl - half, kl + half),
+            true => two_decimals.interval([kl, kl - half, kl + half]),
             false => "–".into(),
         });
         let n = self.runs.first().map_or(0, |run| run.shared.sources.held_out.len());
-        let accuracy = last("eval_rewards/accuracies").into_iter().map(|share| match share.is_finite() {
-            true => {
-                let interval = wilson(share * n as f64, n);
-                format!("{share:.3} [{:.3}, {:.3}]", interval.low, interval.high)
-            }
-            false => "–".into(),
-        });
+        let accuracy =
+            last("eval_rewards/accuracies").into_iter().map(|share| match share.is_finite() {
+                true => wilson(share * n as f64, n).cell(),
+                false => "–".into(),
+            });
         let columns = vec![
             Column::float("β", 3, self.betas.clone()),
             Column::text("state", self.runs.iter().map(state).collect()),
@@ -136,20 +161,25 @@ impl Sweep {
             _ => 0,
         };
         let note = format!(
-            "Accuracy and D on {n} held-out pairs; KL on replies of at most {} tokens, drawn to {prompts} of their prompts.",
-            crate::kl::MAX_REPLY
+            "Accuracy and D on {n} held-out pairs; \
+             KL on sampled replies of at most {} tokens to {prompts} of their prompts.",
+            crate::infer::kl::MAX_REPLY
         );
         Ok(Table::new("Sweep over β", columns)?.with_note(note))
     }
 
-    /// The run trained at a β of the sweep.
+    /// Returns the run trained at a β of the sweep.
     ///
     /// # Errors
     /// A β that the sweep does not have.
     pub fn at(&self, beta: f64) -> Result<Run> {
-        let place = self.betas.iter().position(|b| *b == beta).ok_or_else(|| {
-            Error::new("the sweep has no such beta", beta.to_string(), format!("choose one of {:?}", self.betas))
+        let index = self.betas.iter().position(|b| *b == beta).ok_or_else(|| {
+            Error::new(
+                "the sweep has no such beta",
+                beta.to_string(),
+                format!("choose one of {:?}", self.betas),
+            )
         })?;
-        Ok(self.runs[place].clone())
+        Ok(self.runs[index].clone())
     }
 }

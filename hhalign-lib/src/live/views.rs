@@ -1,16 +1,17 @@
-//! What a run looks like: status, curves, samples, and several runs in one figure.
+//! The views of a run: status, curves, samples, and several runs in one figure.
 
 use super::{Phase, Run};
-use crate::error::{Error, Result};
-use crate::plot::{Figure, Panel, figures};
-use crate::sample::Sampler;
-use crate::table::{Column, Table};
-use crate::tokenize::Tokenizer;
+use crate::base::error::{Error, Result};
+use crate::data::tokenize::Tokenizer;
+use crate::eval::figures;
+use crate::infer::sample::Sampler;
+use crate::show::plot::{Figure, Panel};
+use crate::show::table::{Column, Table};
+use crate::show::view::View;
 use crate::train::{History, Recipe, clock};
-use crate::view::View;
 
 impl Run {
-    /// Where it stands, as a table of one row.
+    /// Returns the status as a table of one row.
     ///
     /// # Errors
     /// A failure of the table library.
@@ -28,14 +29,21 @@ impl Run {
         for name in self.shared.recipe().headline() {
             columns.push(Column::float(*name, 3, vec![history.last(name).unwrap_or(f64::NAN)]));
         }
-        columns.push(Column::text("time left", vec![self.seconds_left().map_or("–".into(), clock)]));
-        let forget = || format!("Run::delete(\"{}\")? forgets it, so that a start begins anew.", self.name());
-        let note = self.error().map_or_else(|| self.note(), |error| format!("{error}\n{}", forget()));
+        columns
+            .push(Column::text("time left", vec![self.seconds_left().map_or("–".into(), clock)]));
+        let delete_hint = || {
+            format!(
+                "Run::delete(\"{}\")? removes it, so that a start begins at step 0.",
+                self.name()
+            )
+        };
+        let note =
+            self.error().map_or_else(|| self.note(), |error| format!("{error}\n{}", delete_hint()));
         let table = Table::new("Run", columns)?;
         Ok(if note.is_empty() { table } else { table.with_note(note) })
     }
 
-    /// Every logged metric, step by step.
+    /// Returns every logged metric, step by step.
     ///
     /// # Errors
     /// A failure of the table library.
@@ -43,7 +51,7 @@ impl Run {
         self.history().table()
     }
 
-    /// Its curves so far, with a mark wherever a setting was changed.
+    /// Returns the curves so far, with a mark at each change of a setting.
     pub fn plot(&self) -> Figure {
         let history = self.history();
         match self.shared.recipe() {
@@ -53,18 +61,19 @@ impl Run {
         }
     }
 
-    /// Status and curves in one: what a cell shows that ends with the run.
+    /// Returns status and curves, which a cell shows for a run.
     ///
     /// # Errors
     /// A failure of the table library or of the drawing.
     pub fn card(&self) -> Result<View> {
         let status = self.status()?;
-        let curves = if self.history().records.is_empty() { String::new() } else { self.plot().html()? };
+        let curves =
+            if self.history().records.is_empty() { String::new() } else { self.plot().html()? };
         Ok(View::new(status.html() + &curves, status.to_string()))
     }
 
-    /// What the run's present weights reply to the first `n` held-out prompts, beside what the reference replied (DPO)
-    /// or what was preferred (SFT).
+    /// Samples replies of the current weights to the first `n` held-out prompts, next to the
+    /// reference's replies (DPO) or the preferred ones (SFT).
     ///
     /// # Errors
     /// A failure of the tokenizer or of the model.
@@ -75,7 +84,11 @@ impl Run {
             return Err(Error::new("a reward model gives rewards, not replies", self.name(), fix));
         }
         if n == 0 || sources.held_out.is_empty() {
-            return Err(Error::new("no prompt to reply to", format!("n = {n}"), "ask for at least one"));
+            return Err(Error::new(
+                "no prompt to reply to",
+                format!("n = {n}"),
+                "ask for at least one",
+            ));
         }
         tokenizer.check_fits(self.shared.model.config.vocab_size)?;
         let pairs = &sources.held_out.pairs[..n.min(sources.held_out.len())];
@@ -93,13 +106,17 @@ impl Run {
         for ((pair, now), before) in pairs.iter().zip(&now).zip(&before) {
             let (before, now) = (tokenizer.decode(before)?, tokenizer.decode(now)?);
             let replies = [(name, before.as_str()), ("now", now.as_str())];
-            let one = View::side_by_side(&format!("step {step}"), &tokenizer.decode(&pair.prompt)?, &replies);
+            let one = View::side_by_side(
+                &format!("step {step}"),
+                &tokenizer.decode(&pair.prompt)?,
+                &replies,
+            );
             all = View::new(all.html + &one.html, all.text + &one.text);
         }
         Ok(all)
     }
 
-    /// Seconds left at the pace so far; `None` where it does not go on.
+    /// Returns the estimated seconds left; `None` unless the run is training.
     pub(super) fn seconds_left(&self) -> Option<f64> {
         if self.phase() != Phase::Training {
             return None;
@@ -109,62 +126,73 @@ impl Run {
     }
 }
 
-/// Several runs in one figure: loss, and for DPO accuracy and reward margin on held-out pairs.
+/// Draws several runs in one figure: loss, and for DPO accuracy and reward margin on held-out
+/// pairs.
 ///
 /// # Example
 /// ```no_run
 /// # use hhalign::live::{overlay, Run};
-/// # fn example(run: Run, fork: Run) -> hhalign::plot::Figure {
+/// # fn example(run: Run, fork: Run) -> hhalign::show::plot::Figure {
 /// overlay(&[run, fork])
 /// # }
 /// ```
 pub fn overlay(runs: &[Run]) -> Figure {
-    let histories: Vec<(String, History)> = runs.iter().map(|run| (run.label(runs), run.history())).collect();
-    // What happened to a run belongs to the picture; two that happened to several at one step are said once.
-    let mut marks: Vec<(f64, String)> = histories.iter().flat_map(|(_, history)| figures::marks(history)).collect();
+    let histories: Vec<(String, History)> =
+        runs.iter().map(|run| (run.label(runs), run.history())).collect();
+    // Marks of all runs are shown; equal marks at the same step are shown once.
+    let mut marks: Vec<(f64, String)> =
+        histories.iter().flat_map(|(_, history)| figures::marks(history)).collect();
     marks.sort_by(|x, y| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1)));
     marks.dedup();
     let panel = |title: &str, y: &str, metric: &str| {
         let panel = Panel::new(title, "step", y);
-        let panel = histories.iter().fold(panel, |panel, (name, history)| panel.line(name, history.series(metric)));
+        let panel = histories
+            .iter()
+            .fold(panel, |panel, (name, history)| panel.line(name, history.series(metric)));
         panel.marks(marks.clone())
     };
-    let figure = Figure::new("Runs side by side").panel(panel("Held-out loss", "loss", "eval_loss"));
+    let figure =
+        Figure::new("Runs side by side").panel(panel("Held-out loss", "loss", "eval_loss"));
     if runs.iter().all(|run| matches!(run.shared.recipe(), Recipe::Sft(_))) {
         return figure.panel(panel("Training loss", "nats per reply token", "loss"));
     }
     if runs.iter().all(|run| matches!(run.shared.recipe(), Recipe::Reward(_))) {
         return figure
-            .panel(panel("Held-out accuracy", "share of pairs ranked right", "eval_accuracy").level(0.5, "chance"))
+            .panel(
+                panel("Held-out accuracy", "share of pairs ranked right", "eval_accuracy")
+                    .level(0.5, "chance"),
+            )
             .panel(panel("Held-out margin", "r(chosen) - r(rejected)", "eval_margin"));
     }
     figure
-        .panel(panel("Held-out accuracy", "share of pairs ranked right", "eval_rewards/accuracies").level(0.5, "chance"))
+        .panel(
+            panel("Held-out accuracy", "share of pairs ranked right", "eval_rewards/accuracies")
+                .level(0.5, "chance"),
+        )
         .panel(panel("Held-out margin", "β · D, nats", "eval_rewards/margins"))
-        .note("Losses under different β are not on one scale; accuracy is. A fork shares its parent's curve up to where it leaves it.")
+        .note(
+            "Losses under different β are not on one scale; accuracy is. \
+             A fork shares its parent's curve up to the fork.",
+        )
 }
 
 impl Run {
-    /// A short name among others: β where that tells them apart, the run's name where it does not.
+    /// Returns a short label among other runs: β if it is unique, else the run's name.
     fn label(&self, among: &[Self]) -> String {
-        let betas = |run: &Self| match run.shared.recipe() {
+        let beta = |run: &Self| match run.shared.recipe() {
             Recipe::Dpo(dpo) if run.beta() == Some(dpo.beta) => Some(format!("β = {}", dpo.beta)),
-            Recipe::Dpo(dpo) => Some(format!("β = {} → {}", dpo.beta, run.beta().unwrap_or(dpo.beta))),
+            Recipe::Dpo(dpo) => {
+                Some(format!("β = {} → {}", dpo.beta, run.beta().unwrap_or(dpo.beta)))
+            }
             Recipe::Sft(_) | Recipe::Reward(_) => None,
         };
-        match betas(self) {
-            Some(own) if among.iter().filter(|other| betas(other).as_ref() == Some(&own)).count() == 1 => own,
+        match beta(self) {
+            Some(own)
+                if among.iter().filter(|other| beta(other).as_ref() == Some(&own)).count() == 1 =>
+            {
+                own
+            }
             _ => self.name(),
         }
     }
-}
-
-/// Numbers as a row of little bars: `▇▅▃▂▁`.
-pub(super) fn sparkline(values: &[f64], width: usize) -> String {
-    let bars: Vec<char> = "▁▂▃▄▅▆▇█".chars().collect();
-    let shown = &values[values.len().saturating_sub(width)..];
-    let finite = || shown.iter().copied().filter(|v| v.is_finite());
-    let (low, high) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    let bar = |v: f64| bars[if high > low { ((v - low) / (high - low) * 7.0).round() as usize } else { 0 }];
-    shown.iter().map(|v| if v.is_finite() { bar(*v) } else { ' ' }).collect()
 }

@@ -1,8 +1,8 @@
 //! The process-wide arena that stores the vectors of [`Values`](super::Values).
 //!
-//! A `Copy` handle owns nothing, so nobody says when its vector may go. Three limits bound the
-//! arena instead: on vectors and their numbers, on vectors with a gradient, and on forward passes
-//! whose graph is kept. The least recently used goes first.
+//! A `Copy` handle owns nothing, so the arena cannot know when a vector is no longer needed. Three
+//! limits bound the arena instead: on vectors and their numbers, on vectors with a gradient, and on
+//! forward passes whose graph is kept. The least recently used vectors are dropped first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -10,21 +10,21 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Tensor, TensorId};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
-/// Vectors kept, with or without a gradient.
+/// Maximum number of vectors, with or without a gradient.
 const MAX_VECTORS: usize = 100_000;
-/// Numbers kept in all vectors together: 128 MiB in f64.
+/// Maximum number of elements in all vectors: 128 MiB in f64.
 const MAX_NUMBERS: usize = 1 << 24;
 /// Vectors that keep their gradient.
 const MAX_GRAPHS: usize = 1_000;
-/// Forward passes whose graph is kept: a graph holds the activations of its pass.
+/// Maximum number of forward passes whose graph is kept. A graph holds the activations of its pass.
 const MAX_PASSES: usize = 16;
-/// Operations in a row that one gradient may go through: candle walks and drops a graph
-/// recursively, and a longer chain would overflow the stack.
+/// Maximum depth of a graph, in operations. candle walks and drops a graph recursively, so a deeper
+/// one would overflow the stack.
 const MAX_DEPTH: usize = 1_000;
 
-/// The number of vectors that the arena of [`Values`](super::Values) holds.
+/// The size of the arena of [`Values`](super::Values).
 ///
 /// # Example
 /// ```
@@ -35,7 +35,7 @@ const MAX_DEPTH: usize = 1_000;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArenaSize {
-    /// Vectors, the failed ones included.
+    /// Vectors, including failed ones.
     pub vectors: usize,
     /// Numbers in these vectors.
     pub numbers: usize,
@@ -44,7 +44,7 @@ pub struct ArenaSize {
 }
 
 impl ArenaSize {
-    /// Counts what the arena holds now.
+    /// Returns the present size of the arena.
     pub fn now() -> Self {
         with_arena(|arena| ArenaSize {
             vectors: arena.entries.len(),
@@ -57,20 +57,20 @@ impl ArenaSize {
 /// Whether a vector has a gradient.
 #[derive(Debug, Clone)]
 enum Gradient {
-    /// It depends on no variable.
+    /// The vector depends on no variable.
     Absent,
-    /// Its tensor carries the graph.
+    /// The vector's tensor carries the graph.
     Kept {
-        /// The tensors of forward passes that it was computed from.
+        /// The tensors of forward passes from which the vector was computed.
         passes: Vec<TensorId>,
-        /// Operations on `Values` since then.
+        /// The number of operations on `Values` since those passes.
         depth: usize,
     },
-    /// It had one; the graph is gone and the numbers are left.
+    /// The vector had a gradient. Its graph was dropped, its numbers are kept.
     Released,
 }
 
-/// A vector of the arena, or the error of the operation that should have given it.
+/// A vector of the arena, or the error of the operation that failed to compute it.
 #[derive(Debug, Clone)]
 pub(super) struct Vector {
     content: Result<Tensor>,
@@ -78,10 +78,10 @@ pub(super) struct Vector {
 }
 
 impl Vector {
-    /// A tensor (B) from outside, with its gradient.
+    /// Makes a vector from a tensor (B), with the tensor's gradient.
     pub(super) fn new(tensor: Tensor) -> Self {
         let gradient = if tensor.is_variable() {
-            // A variable holds no graph, so it counts as no pass.
+            // A variable has no graph, so it counts as no pass.
             Gradient::Kept { passes: vec![], depth: 0 }
         } else if tensor.track_op() {
             Gradient::Kept { passes: vec![tensor.id()], depth: 0 }
@@ -95,8 +95,8 @@ impl Vector {
         Self { content: Err(error), gradient: Gradient::Absent }
     }
 
-    /// The result of an operation on `operands`. It has a gradient only if no operand lost its own:
-    /// half a gradient would be a wrong one.
+    /// Makes the result of an operation on `operands`. The result has a gradient only if every
+    /// operand kept its own, since a partial gradient would be wrong.
     pub(super) fn computed(content: Result<Tensor>, operands: &[&Vector]) -> Self {
         let mut gradient = Gradient::Absent;
         for operand in operands {
@@ -104,7 +104,10 @@ impl Vector {
                 (Gradient::Released, _) | (_, Gradient::Released) => Gradient::Released,
                 (gradient, Gradient::Absent) => gradient,
                 (Gradient::Absent, kept) => kept.clone(),
-                (Gradient::Kept { mut passes, depth }, Gradient::Kept { passes: more, depth: other }) => {
+                (
+                    Gradient::Kept { mut passes, depth },
+                    Gradient::Kept { passes: more, depth: other },
+                ) => {
                     passes.extend(more);
                     Gradient::Kept { passes, depth: depth.max(*other) }
                 }
@@ -129,21 +132,24 @@ impl Vector {
         vector
     }
 
-    /// The tensor without a promise of its gradient: for numbers, and as an operand.
+    /// Returns the tensor, whose gradient may have been released: for reading numbers, and as an
+    /// operand.
     pub(super) fn content(&self) -> Result<&Tensor> {
         self.content.as_ref().map_err(Error::clone)
     }
 
-    /// The tensor with its gradient.
+    /// Returns the tensor with its gradient.
     pub(super) fn tensor(self) -> Result<Tensor> {
         match self.gradient {
-            Gradient::Released => Err(Error::new(
+            Gradient::Released => Err(Error::not_ready(
                 "the gradient of these values was released",
                 format!(
-                    "their numbers are left; gradients are kept of the {MAX_GRAPHS} values and the \
-                     {MAX_PASSES} forward passes used last, through {MAX_DEPTH} operations in a row"
+                    "only the numbers are left; gradients are kept for the last {MAX_GRAPHS} \
+                     values and {MAX_PASSES} forward passes used, and for {MAX_DEPTH} operations \
+                     in a row"
                 ),
-                "compute them again, or go on without a gradient: Values::new(&values.to_vec()?)",
+                "compute them again, or continue without a gradient: \
+                 Values::new(&values.to_vec()?)",
             )),
             _ => self.content,
         }
@@ -171,19 +177,19 @@ impl Vector {
 
 struct Entry {
     vector: Vector,
-    used: u64,
+    last_use: u64,
 }
 
 #[derive(Default)]
 struct Arena {
     entries: HashMap<u64, Entry>,
-    /// Counts insertions and look-ups: the time of an entry's last use.
+    /// Counts insertions and look-ups; its value is the time of an entry's last use.
     clock: u64,
     next: u64,
     numbers: usize,
-    /// All entries by their last use.
+    /// All entries, by the time of their last use.
     recent: BTreeMap<u64, u64>,
-    /// Those of them that keep their gradient.
+    /// The entries that keep their gradient, by the time of their last use.
     graphs: BTreeMap<u64, u64>,
     /// Forward passes, in the order of their last use.
     passes: Vec<TensorId>,
@@ -198,17 +204,17 @@ fn with_arena<T>(f: impl FnOnce(&mut Arena) -> T) -> T {
 
 /// Stores a vector and returns the index of its handle.
 pub(super) fn insert(vector: Vector) -> u64 {
-    // What is dropped may be a large graph: it goes after the lock.
+    // The dropped vectors may hold large graphs, so they are freed after the lock is released.
     let (id, _dropped) = with_arena(|arena| arena.insert(vector));
     id
 }
 
-/// Returns the vector of a handle; a vector that is no longer kept is a failed one.
+/// Returns the vector of a handle, or a failed vector if it is no longer kept.
 pub(super) fn get(id: u64) -> Vector {
     with_arena(|arena| arena.get(id)).unwrap_or_else(|| {
-        Vector::failed(Error::new(
+        Vector::failed(Error::not_ready(
             "these values are no longer kept",
-            format!("{MAX_VECTORS} values or {MAX_NUMBERS} numbers were used since"),
+            format!("{MAX_VECTORS} newer values or {MAX_NUMBERS} newer numbers"),
             "run the cell that computes them again",
         ))
     })
@@ -229,14 +235,14 @@ impl Arena {
             self.graphs.insert(used, id);
         }
         self.use_passes(vector.passes());
-        self.entries.insert(id, Entry { vector, used });
+        self.entries.insert(id, Entry { vector, last_use: used });
         (id, self.trim())
     }
 
     fn get(&mut self, id: u64) -> Option<Vector> {
         let used = self.tick();
         let entry = self.entries.get_mut(&id)?;
-        let before = mem::replace(&mut entry.used, used);
+        let before = mem::replace(&mut entry.last_use, used);
         let vector = entry.vector.clone();
         self.recent.remove(&before);
         self.recent.insert(used, id);
@@ -252,20 +258,22 @@ impl Arena {
         self.passes.extend(passes);
     }
 
-    /// Brings the arena back within its limits and returns what it let go.
+    /// Brings the arena back within its limits. Returns the dropped contents.
     fn trim(&mut self) -> Vec<Result<Tensor>> {
         let mut dropped = vec![];
         while self.passes.len() > MAX_PASSES {
             let oldest = self.passes.remove(0);
             let ids = self.graphs.values().copied();
-            let of_it: Vec<u64> = ids.filter(|id| self.computed_from(*id, oldest)).collect();
-            dropped.extend(of_it.into_iter().filter_map(|id| self.release(id)));
+            let dependents: Vec<u64> = ids.filter(|id| self.computed_from(*id, oldest)).collect();
+            dropped.extend(dependents.into_iter().filter_map(|id| self.release(id)));
         }
         while self.graphs.len() > MAX_GRAPHS {
             let oldest = self.graphs.first_key_value().map(|(_, id)| *id);
             dropped.extend(oldest.and_then(|id| self.release(id)));
         }
-        while self.entries.len() > MAX_VECTORS || (self.numbers > MAX_NUMBERS && self.entries.len() > 1) {
+        while self.entries.len() > MAX_VECTORS
+            || (self.numbers > MAX_NUMBERS && self.entries.len() > 1)
+        {
             let Some((used, id)) = self.recent.pop_first() else { break };
             self.graphs.remove(&used);
             if let Some(entry) = self.entries.remove(&id) {
@@ -282,7 +290,7 @@ impl Arena {
 
     fn release(&mut self, id: u64) -> Option<Result<Tensor>> {
         let entry = self.entries.get_mut(&id)?;
-        self.graphs.remove(&entry.used);
+        self.graphs.remove(&entry.last_use);
         Some(entry.vector.release())
     }
 }

@@ -1,7 +1,12 @@
-//! Preference losses: pure functions of log-probabilities. They know no model.
+//! Preference losses as pure functions of log-probabilities. They do not know the model.
 //!
-//! Notation: a = log π(y_w) - log ref(y_w) for the chosen reply, b the same for the rejected one, D = a - b;
-//! log-probabilities are summed over reply tokens; ls is log σ; ε is `label_smoothing`.
+//! Notation: a = log π(y_w) - log ref(y_w) for the chosen reply, b = log π(y_l) - log ref(y_l) for
+//! the rejected reply, D = a - b. Log-probabilities are summed over reply tokens. ls is log σ, ε is
+//! `label_smoothing`.
+//!
+//! Read this file first: [`PairLogps`] holds the log-probabilities of a batch of pairs.
+//! `preference` has the losses, one match arm each. `values` has [`Values`], the vector with
+//! operators that a lesson computes with; `arena` stores its numbers.
 
 mod arena;
 mod preference;
@@ -9,7 +14,7 @@ mod values;
 
 use candle_core::{DType, Tensor};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 pub use arena::ArenaSize;
 pub use preference::PreferenceLoss;
 pub use values::Values;
@@ -18,7 +23,8 @@ pub(crate) use values::mean;
 /// Summed log-probabilities of both replies of B pairs under policy and reference, and the replies'
 /// lengths.
 ///
-/// It holds plain tensors: training makes no [`Values`]. A lesson asks for them by the methods.
+/// The fields are plain tensors, so training makes no [`Values`]. The methods return [`Values`] for
+/// lessons.
 ///
 /// # Example
 /// ```
@@ -35,11 +41,11 @@ pub(crate) use values::mean;
 /// let fallen = pairs.policy_chosen() - 8.0;
 /// let fallen = PairLogps::new(PairValues { policy_chosen: fallen, ..pairs.values() })?;
 /// assert_eq!(fallen.margins().to_vec()?, [2.0, 6.0]);
-/// # Ok::<(), hhalign::error::Error>(())
+/// # Ok::<(), hhalign::base::error::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct PairLogps {
-    // Four vectors (B) of one dtype: `new` and `ReferenceLogps::beside` see to it.
+    // Four vectors (B) of one dtype, as `new` and `ReferenceLogps::with_policy` ensure.
     pub(crate) policy_chosen: Tensor,
     pub(crate) policy_rejected: Tensor,
     pub(crate) ref_chosen: Tensor,
@@ -48,7 +54,7 @@ pub struct PairLogps {
     pub(crate) rejected_tokens: Vec<usize>,
 }
 
-/// What [`PairLogps`] are made of, by name.
+/// The inputs of [`PairLogps::new`], by name.
 #[derive(Debug, Clone)]
 pub struct PairValues {
     /// log π(y_w | x), (B).
@@ -59,25 +65,29 @@ pub struct PairValues {
     pub ref_chosen: Values,
     /// log ref(y_l | x), (B).
     pub ref_rejected: Values,
-    /// Tokens in each chosen reply, B of them.
+    /// The number of tokens in each chosen reply, B of them.
     pub chosen_tokens: Vec<usize>,
-    /// Tokens in each rejected reply, B of them.
+    /// The number of tokens in each rejected reply, B of them.
     pub rejected_tokens: Vec<usize>,
 }
 
 impl PairLogps {
-    /// Makes pairs from their values, with the gradients that these have.
+    /// Makes pairs from their values and keeps the values' gradients.
     ///
     /// # Shapes
     /// four vectors (B), two lists of B lengths
     ///
     /// # Errors
-    /// No pair, values or lengths of different numbers of pairs, a reply without tokens, failed
-    /// values, or values whose gradient was released.
+    /// There is no pair, the numbers of values or lengths differ, a reply has no tokens, values are
+    /// failed, or their gradient was released.
     pub fn new(values: PairValues) -> Result<Self> {
         let PairValues { policy_chosen, policy_rejected, ref_chosen, ref_rejected, .. } = values;
-        let mut tensors =
-            [policy_chosen.tensor()?, policy_rejected.tensor()?, ref_chosen.tensor()?, ref_rejected.tensor()?];
+        let mut tensors = [
+            policy_chosen.tensor()?,
+            policy_rejected.tensor()?,
+            ref_chosen.tensor()?,
+            ref_rejected.tensor()?,
+        ];
         if tensors.iter().any(|t| t.dtype() != tensors[0].dtype()) {
             for tensor in &mut tensors {
                 *tensor = tensor.to_dtype(DType::F64)?;
@@ -85,12 +95,19 @@ impl PairLogps {
         }
         let [policy_chosen, policy_rejected, ref_chosen, ref_rejected] = tensors;
         let (chosen_tokens, rejected_tokens) = (values.chosen_tokens, values.rejected_tokens);
-        let pairs = Self { policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens };
+        let pairs = Self {
+            policy_chosen,
+            policy_rejected,
+            ref_chosen,
+            ref_rejected,
+            chosen_tokens,
+            rejected_tokens,
+        };
         pairs.check()?;
         Ok(pairs)
     }
 
-    /// Returns the values that these pairs are made of, to make others with some of them changed.
+    /// Returns the values of these pairs, for making a copy with some of them changed.
     pub fn values(&self) -> PairValues {
         PairValues {
             policy_chosen: self.policy_chosen(),
@@ -107,7 +124,7 @@ impl PairLogps {
         self.policy_chosen.elem_count()
     }
 
-    /// Whether there is no pair.
+    /// Returns whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -147,31 +164,33 @@ impl PairLogps {
         self.policy_chosen() - self.ref_chosen()
     }
 
-    /// Returns b = log π(y_l) - log ref(y_l): how far it moved on the rejected replies, (B).
+    /// Returns b = log π(y_l) - log ref(y_l): how far the policy moved on the rejected replies,
+    /// (B).
     pub fn rejected_logratios(&self) -> Values {
         self.policy_rejected() - self.ref_rejected()
     }
 
-    /// Returns D = a - b, what most losses are made of, (B).
+    /// Returns D = a - b, the margins that most losses use, (B).
     pub fn margins(&self) -> Values {
         self.chosen_logratios() - self.rejected_logratios()
     }
 
-    /// Returns the pair with the largest D: where training moved most in the label's direction.
+    /// Returns the index of the pair with the largest D, where training moved most in the label's
+    /// direction.
     pub fn widest(&self) -> usize {
         let [a, b] = self.logratios();
-        let margins = plain(&minus(&a, &b));
+        let margins = to_f64(&subtract(&a, &b));
         (0..margins.len()).max_by(|&x, &y| margins[x].total_cmp(&margins[y])).unwrap_or(0)
     }
 
     /// Returns the implicit rewards beta · (log π - log ref) of this batch.
     pub fn rewards(&self, beta: f64) -> Rewards {
         let [a, b] = self.logratios();
-        let scale = |ratios: &Tensor| plain(ratios).into_iter().map(|x| beta * x).collect();
+        let scale = |ratios: &Tensor| to_f64(ratios).into_iter().map(|x| beta * x).collect();
         Rewards { chosen: scale(&a), rejected: scale(&b) }
     }
 
-    /// Returns the same pairs without a gradient.
+    /// Returns a copy of these pairs without gradients.
     #[must_use]
     pub fn detach(&self) -> Self {
         Self {
@@ -181,9 +200,12 @@ impl PairLogps {
         }
     }
 
-    /// a and b as tensors.
+    /// Returns a and b as tensors.
     pub(crate) fn logratios(&self) -> [Tensor; 2] {
-        [minus(&self.policy_chosen, &self.ref_chosen), minus(&self.policy_rejected, &self.ref_rejected)]
+        [
+            subtract(&self.policy_chosen, &self.ref_chosen),
+            subtract(&self.policy_rejected, &self.ref_rejected),
+        ]
     }
 
     fn check(&self) -> Result<()> {
@@ -197,7 +219,7 @@ impl PairLogps {
         ];
         if n == 0 || lengths.iter().any(|&l| l != n) {
             return Err(Error::new(
-                "log-probabilities of pairs must be of one length, and not empty",
+                "log-probabilities of pairs must have one length and must not be empty",
                 format!("{n} and {lengths:?}"),
                 "give one number for each pair",
             ));
@@ -206,7 +228,7 @@ impl PairLogps {
             return Err(Error::new(
                 "a reply without tokens has no log-probability",
                 "0 tokens",
-                "drop such pairs; the audit of Dataset::read does",
+                "drop such pairs, as the audit of Dataset::read does",
             ));
         }
         Ok(())
@@ -222,26 +244,30 @@ impl PairLogps {
     }
 }
 
-const SAME: &str = "PairLogps hold vectors of one length and one floating-point dtype";
+const SAME_SHAPE: &str = "PairLogps hold vectors of one length and one floating-point dtype";
 
-fn minus(x: &Tensor, y: &Tensor) -> Tensor {
-    (x - y).expect(SAME)
+fn subtract(x: &Tensor, y: &Tensor) -> Tensor {
+    (x - y).expect(SAME_SHAPE)
 }
 
-/// The numbers of a vector of [`PairLogps`], in f64.
-pub(crate) fn plain(vector: &Tensor) -> Vec<f64> {
-    values::numbers(vector).expect(SAME)
+/// Returns the numbers of a vector of [`PairLogps`] in f64.
+pub(crate) fn to_f64(vector: &Tensor) -> Vec<f64> {
+    values::numbers(vector).expect(SAME_SHAPE)
 }
 
-/// Says so where β is not positive: the one place where it is checked.
+/// Returns an error unless β is positive and finite. Every check of β calls this function.
 ///
 /// # Errors
-/// Zero, a negative number, an infinity or NaN.
+/// β is zero, negative, infinite or NaN.
 pub fn check_beta(beta: f64) -> Result<()> {
     if beta > 0.0 && beta.is_finite() {
         return Ok(());
     }
-    Err(Error::new("beta must be positive", beta.to_string(), "0.1 is usual; 0.01 to 0.5 are tried"))
+    Err(Error::new(
+        "beta must be positive",
+        beta.to_string(),
+        "0.1 is usual; 0.01 to 0.5 are tried",
+    ))
 }
 
 /// Implicit rewards beta · (log π - log ref) of both replies.
@@ -257,13 +283,13 @@ pub struct Rewards {
 }
 
 impl Rewards {
-    /// Chosen minus rejected, pair by pair.
+    /// Returns the chosen reward minus the rejected reward of each pair.
     pub fn margins(&self) -> Vec<f64> {
         self.chosen.iter().zip(&self.rejected).map(|(c, r)| c - r).collect()
     }
 
-    /// How many pairs have the chosen reply ahead; a tie counts one half, so that a policy equal to its reference
-    /// stands at chance.
+    /// Counts the pairs whose chosen reply has the larger reward. A tie counts one half, so a
+    /// policy equal to its reference scores at chance level.
     pub fn correct(&self) -> f64 {
         self.margins()
             .iter()

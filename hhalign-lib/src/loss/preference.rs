@@ -1,19 +1,20 @@
-//! The losses themselves, one match arm each.
+//! The losses, one match arm each.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{PairLogps, check_beta};
-use crate::error::{Error, Result};
-use crate::nn::log_sigmoid;
+use crate::base::error::{Error, Result};
+use crate::model::ops::log_sigmoid;
 
-/// Exponents are capped here: e^80 is far above any sensible score and far below f32's largest number.
+/// Cap on exponents: e^80 is far above any sensible score and far below f32's largest number.
 const MAX_EXPONENT: f64 = 80.0;
 
-/// A preference loss with its own settings; `beta` is given when it is evaluated.
+/// A preference loss and its own settings. `beta` is an argument of [`PreferenceLoss::losses`].
 ///
-/// The variants are named as in TRL where TRL has them. In the formulas a and b are the log-ratios of the chosen and the
-/// rejected reply, D = a - b, ls = log σ, s = σ, Lw and Ll the replies' lengths, ε the label smoothing.
+/// The variants have TRL's names where TRL has the loss. In the formulas, a and b are the
+/// log-ratios of the chosen and the rejected reply, D = a - b, ls = log σ, s = σ, Lw and Ll are the
+/// lengths of the replies, and ε is the label smoothing.
 ///
 /// # Example
 /// ```
@@ -25,7 +26,7 @@ const MAX_EXPONENT: f64 = 80.0;
 /// })?;
 /// let loss = PreferenceLoss::Sigmoid.mean(&logps, 0.1)?;
 /// assert!((loss - 2f64.ln()).abs() < 1e-12);
-/// # Ok::<(), hhalign::error::Error>(())
+/// # Ok::<(), hhalign::base::error::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub enum PreferenceLoss {
@@ -34,39 +35,42 @@ pub enum PreferenceLoss {
     Sigmoid,
     /// Conservative DPO: -(1-ε) ls(βD) - ε ls(-βD). Mitchell 2023.
     Cdpo {
-        /// Share of labels taken to be flipped.
+        /// Assumed share of flipped labels.
         label_smoothing: f64,
     },
     /// Robust DPO: [-(1-ε) ls(βD) + ε ls(-βD)] / (1 - 2ε). arXiv 2403.00409.
     Robust {
-        /// Share of labels taken to be flipped.
+        /// Assumed share of flipped labels.
         label_smoothing: f64,
     },
     /// SLiC: max(0, 1 - βD). arXiv 2305.10425.
     Hinge,
-    /// IPO on summed log-probabilities, as in the paper: (D - 1/(2β))². arXiv 2310.12036, equation 17.
+    /// IPO on summed log-probabilities, as in the paper: (D - 1/(2β))². arXiv 2310.12036, equation
+    /// 17.
     Ipo,
     /// IPO on log-probabilities per token, as in TRL: (a/Lw - b/Ll - 1/(2β))².
     IpoPerToken,
-    /// EXO for pairs: s(βD)[ls(βD) - ln(1-ε)] + s(-βD)[ls(-βD) - ln ε]. arXiv 2402.00856, equation 16.
+    /// EXO for pairs: s(βD)[ls(βD) - ln(1-ε)] + s(-βD)[ls(-βD) - ln ε]. arXiv 2402.00856, equation
+    /// 16.
     ExoPair {
         /// Smoothing of the target, 0.001 in TRL.
         label_smoothing: f64,
     },
     /// NCA for pairs: -ls(βa) - ls(-βa)/2 - ls(-βb)/2. arXiv 2402.05369.
     NcaPair,
-    /// BCO for pairs without its running mean: -ls(βa) - ls(-βb). arXiv 2404.04656.
+    /// BCO for pairs, without BCO's running mean: -ls(βa) - ls(-βb). arXiv 2404.04656.
     BcoPair,
     /// SPPO with hard labels: (a - 1/(2β))² + (b + 1/(2β))². arXiv 2405.00675.
     SppoHard,
-    /// AOT, paired: sorted log π margins minus sorted log ref margins over the batch, then cDPO. arXiv 2406.05882.
+    /// AOT, paired: sorted log π margins minus sorted log ref margins over the batch, then cDPO.
+    /// arXiv 2406.05882.
     Aot {
-        /// Share of labels taken to be flipped.
+        /// Assumed share of flipped labels.
         label_smoothing: f64,
     },
     /// AOT, unpaired: sorted a minus sorted b over the batch, then cDPO.
     AotUnpaired {
-        /// Share of labels taken to be flipped.
+        /// Assumed share of flipped labels.
         label_smoothing: f64,
     },
     /// APO-zero: 1 - s(βa) + s(βb). arXiv 2408.06266.
@@ -80,13 +84,15 @@ pub enum PreferenceLoss {
     },
     /// DPO on log-probabilities per token: -ls(β(a/Lw - b/Ll)).
     SigmoidNorm,
-    /// f-DPO with the forward KL: the scores are -e^(-a) and -e^(-b). arXiv 2309.16240.
+    /// f-DPO with the forward KL, whose scores are -e^(-a) and -e^(-b). arXiv 2309.16240.
     ForwardKl,
-    /// f-DPO with the Jensen-Shannon divergence: the scores are ls(a) and ls(b). arXiv 2309.16240.
+    /// f-DPO with the Jensen-Shannon divergence, whose scores are ls(a) and ls(b). arXiv
+    /// 2309.16240.
     JensenShannon,
-    /// f-DPO with an alpha divergence: the scores are e^((α-1)a)/(α-1) and the same of b. arXiv 2309.16240.
+    /// f-DPO with an alpha divergence, whose scores are e^((α-1)a)/(α-1) and e^((α-1)b)/(α-1).
+    /// arXiv 2309.16240.
     AlphaDivergence {
-        /// α; 1 is the reverse KL of plain DPO and is not allowed here.
+        /// α; not 1, which is the reverse KL of plain DPO.
         alpha: f64,
     },
     /// SimPO, which has no reference: -ls(β(log π(y_w)/Lw - log π(y_l)/Ll) - γ). arXiv 2405.14734.
@@ -94,28 +100,31 @@ pub enum PreferenceLoss {
         /// Target margin γ.
         gamma: f64,
     },
-    /// CPO, which has no reference: -ls(β(log π(y_w) - log π(y_l))) + α · NLL per token of y_w. arXiv 2401.08417.
+    /// CPO, which has no reference: -ls(β(log π(y_w) - log π(y_l))) + α · NLL per token of y_w.
+    /// arXiv 2401.08417.
     Cpo {
         /// Weight of the likelihood term.
         alpha: f64,
     },
-    /// ORPO, which has no reference: NLL per token of y_w - λ ls(log odds ratio). arXiv 2403.07691, equation 6.
+    /// ORPO, which has no reference: NLL per token of y_w - λ ls(log odds ratio). arXiv 2403.07691,
+    /// equation 6.
     Orpo {
         /// Weight of the odds ratio.
         lambda: f64,
     },
-    /// KTO on pairs, mean of both sides: ½[1 - s(β(a - z))] + ½[1 - s(β(z - b))]. arXiv 2402.01306, equation 8.
+    /// KTO on pairs, mean of both sides: ½[1 - s(β(a - z))] + ½[1 - s(β(z - b))]. arXiv 2402.01306,
+    /// equation 8.
     Kto {
-        /// The estimate z ≥ 0 of KL(π || ref), from other pairs; zero is its value before training.
+        /// The estimate z ≥ 0 of KL(π || ref) from other pairs; it is zero before training.
         kl: f64,
     },
 }
 
 impl PreferenceLoss {
-    /// All losses with the settings that their papers or TRL use, for lessons and tests.
+    /// All losses with the settings of their papers or of TRL, for lessons and tests.
     ///
-    /// α of the alpha divergence is 0.5, half-way between forward and reverse KL: TRL's default is
-    /// the forward KL, which stands here by its own name.
+    /// α of the alpha divergence is 0.5, half-way between forward and reverse KL. TRL's default is
+    /// the forward KL, which is a separate loss here.
     pub const ALL: [Self; 23] = [
         Self::Sigmoid,
         Self::Cdpo { label_smoothing: 0.1 },
@@ -142,7 +151,7 @@ impl PreferenceLoss {
         Self::Kto { kl: 0.0 },
     ];
 
-    /// The name, as TRL writes it where it has the loss.
+    /// Returns the name of the loss: TRL's, if TRL has the loss.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Sigmoid => "sigmoid",
@@ -171,18 +180,18 @@ impl PreferenceLoss {
         }
     }
 
-    /// Whether it compares with a reference model at all.
+    /// Returns whether the loss uses a reference model.
     pub fn uses_reference(&self) -> bool {
         !matches!(self, Self::SimPo { .. } | Self::Cpo { .. } | Self::Orpo { .. })
     }
 
-    /// The loss of each pair.
+    /// Computes the loss of each pair.
     ///
     /// # Shapes
     /// log-probabilities (B) -> (B)
     ///
     /// # Errors
-    /// `beta` or a setting out of range, or log-probabilities of different lengths.
+    /// `beta` or a setting is out of range, or the lengths of the log-probabilities differ.
     pub fn losses(&self, logps: &PairLogps, beta: f64) -> Result<Tensor> {
         self.check(beta)?;
         logps.check()?;
@@ -191,9 +200,10 @@ impl PreferenceLoss {
         let half = 0.5 / beta;
         let ls = |x: &Tensor| log_sigmoid(x);
         let sigma = |x: &Tensor| -> Result<Tensor> { Ok(log_sigmoid(x)?.exp()?) };
-        // -(1-ε) ls(x) - ε ls(-x), the form that several losses share.
-        let smoothed =
-            |x: &Tensor, eps: f64| -> Result<Tensor> { Ok(((ls(x)? * -(1.0 - eps))? - (ls(&x.neg()?)? * eps)?)?) };
+        // -(1-ε) ls(x) - ε ls(-x), a form that several losses share.
+        let smoothed = |x: &Tensor, eps: f64| -> Result<Tensor> {
+            Ok(((ls(x)? * -(1.0 - eps))? - (ls(&x.neg()?)? * eps)?)?)
+        };
         let x = (&d * beta)?;
         Ok(match *self {
             Self::Sigmoid => ls(&x)?.neg()?,
@@ -209,12 +219,13 @@ impl PreferenceLoss {
             }
             Self::ExoPair { label_smoothing: eps } => {
                 let minus = x.neg()?;
-                let towards = (sigma(&x)? * (ls(&x)? - (1.0 - eps).ln())?)?;
-                (towards + (sigma(&minus)? * (ls(&minus)? - eps.ln())?)?)?
+                let on_chosen = (sigma(&x)? * (ls(&x)? - (1.0 - eps).ln())?)?;
+                (on_chosen + (sigma(&minus)? * (ls(&minus)? - eps.ln())?)?)?
             }
             Self::NcaPair => {
-                let (up, down, other) = (ls(&(&a * beta)?)?, ls(&(&a * -beta)?)?, ls(&(&b * -beta)?)?);
-                (up.neg()? - ((down + other)? * 0.5)?)?
+                let (raise_a, lower_a, lower_b) =
+                    (ls(&(&a * beta)?)?, ls(&(&a * -beta)?)?, ls(&(&b * -beta)?)?);
+                (raise_a.neg()? - ((lower_a + lower_b)? * 0.5)?)?
             }
             Self::BcoPair => (ls(&(&a * beta)?)? + ls(&(&b * -beta)?)?)?.neg()?,
             Self::SppoHard => ((a - half)?.sqr()? + (b + half)?.sqr()?)?,
@@ -230,14 +241,16 @@ impl PreferenceLoss {
             Self::ApoDown => ((sigma(&(&a * beta)?)? - sigma(&x)?)? + 1.0)?,
             Self::DiscoPop { tau } => {
                 let gate = (&x / tau)?;
-                // e^(-x) m is taken as e^(-x + ls(x/τ)): apart, the first overflows where the second is zero.
+                // e^(-x) m is computed as e^(-x + ls(x/τ)): e^(-x) alone overflows where m is zero.
                 ((ls(&x)?.neg()? * sigma(&gate.neg()?)?)? + (ls(&gate)? - &x)?.exp()?)?
             }
             Self::SigmoidNorm => {
                 let [lw, ll] = logps.lengths()?;
                 ls(&(((a / lw)? - (b / ll)?)? * beta)?)?.neg()?
             }
-            Self::ForwardKl => ls(&((capped_exp(&b.neg()?)? - capped_exp(&a.neg()?)?)? * beta)?)?.neg()?,
+            Self::ForwardKl => {
+                ls(&((capped_exp(&b.neg()?)? - capped_exp(&a.neg()?)?)? * beta)?)?.neg()?
+            }
             Self::JensenShannon => ls(&((ls(&a)? - ls(&b)?)? * beta)?)?.neg()?,
             Self::AlphaDivergence { alpha } => {
                 let power = alpha - 1.0;
@@ -269,7 +282,7 @@ impl PreferenceLoss {
         })
     }
 
-    /// The mean loss over the pairs, as a number.
+    /// Computes the mean loss over the pairs.
     ///
     /// # Errors
     /// As [`PreferenceLoss::losses`].
@@ -277,10 +290,10 @@ impl PreferenceLoss {
         super::mean(&self.losses(logps, beta)?)
     }
 
-    /// Says what is wrong with `beta` or a setting, if anything.
+    /// Checks `beta` and the settings of the loss.
     ///
     /// # Errors
-    /// The setting, its value, and its range.
+    /// `beta` or a setting is out of range. The error names the setting, its value and its range.
     pub fn check(&self, beta: f64) -> Result<()> {
         check_beta(beta)?;
         let (name, value, low, high) = match *self {
@@ -302,7 +315,9 @@ impl PreferenceLoss {
             Self::AlphaDivergence { alpha } => ("alpha", alpha, -1e3, 1e3),
             Self::SimPo { gamma } => ("gamma", gamma, -1e6, 1e6),
             Self::Kto { kl } => ("kl", kl, 0.0, 1e9),
-            Self::Cpo { alpha: weight } | Self::Orpo { lambda: weight } => ("the weight", weight, 0.0, 1e6),
+            Self::Cpo { alpha: weight } | Self::Orpo { lambda: weight } => {
+                ("the weight", weight, 0.0, 1e6)
+            }
             _ => return Ok(()),
         };
         if !(low..=high).contains(&value) {
@@ -316,7 +331,7 @@ impl PreferenceLoss {
     }
 }
 
-/// The values in rising order, with their gradients.
+/// Sorts the values in ascending order and keeps their gradients.
 fn sorted(x: &Tensor) -> Result<Tensor> {
     let order = x.detach().contiguous()?.arg_sort_last_dim(true)?;
     Ok(x.index_select(&order, 0)?)
@@ -326,7 +341,7 @@ fn capped_exp(x: &Tensor) -> Result<Tensor> {
     Ok(x.clamp(-MAX_EXPONENT * 8.0, MAX_EXPONENT)?.exp()?)
 }
 
-/// ln(1 - e^x) for x < 0; values within 1e-6 of certainty are held there.
+/// Computes ln(1 - e^x) for x < 0; x is clamped to [-1e4, -1e-6].
 fn log_one_minus_exp(x: &Tensor) -> Result<Tensor> {
     Ok((x.clamp(-1e4, -1e-6)?.exp()?.neg()? + 1.0)?.log()?)
 }

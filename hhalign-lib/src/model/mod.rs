@@ -1,6 +1,13 @@
 //! A GPT-2 / nanoGPT transformer: pre-norm, tanh GELU, learned positions, tied head.
+//!
+//! Read [`Gpt`] in this file first; its forward pass is composed of the operations in [`ops`].
+//! `config` has the sizes and presets. `parameters` has the names, shapes and order of all
+//! parameters. [`checkpoint`] saves and loads models. This module is the readable version of the
+//! model; [`crate::compute`] has fast versions of the same passes.
 
+pub mod checkpoint;
 mod config;
+pub mod ops;
 mod parameters;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,24 +17,26 @@ use rand_distr::{Distribution, Normal};
 
 pub use self::config::{GptConfig, Preset};
 pub use self::parameters::{Affine, BlockParameters, ParameterSpec, Parameters};
-use crate::error::{Error, Result};
-use crate::nn::{self, Dropout};
-use crate::rng::{sha256_hex, stream};
+use crate::base::error::{Error, Result};
+use crate::base::rng::{sha256_hex, stream};
+use crate::model::ops::Dropout;
 
-/// The model. It is not `Clone`, since tensors share their storage: [`Gpt::freeze`] and [`Gpt::fork`] say what they do.
+/// A GPT. It is not `Clone`, since tensors share their storage; [`Gpt::freeze`] and [`Gpt::fork`]
+/// make copies.
 pub struct Gpt {
-    /// Its sizes.
+    /// The model's sizes.
     pub config: GptConfig,
     parameters: Parameters<Tensor>,
-    /// The same storage as `parameters`, open to an optimiser; `None` for a frozen model.
+    /// The same storage as `parameters`, writable by an optimiser; `None` for a frozen model.
     vars: Option<Parameters<Var>>,
 }
 
 impl Gpt {
-    /// A fresh model: normal weights of deviation 0.02 (0.02 / √(2 n_layer) where a block writes back), zero biases.
+    /// Makes a fresh model. Biases are zero. Weights are normal with standard deviation 0.02, or
+    /// 0.02 / √(2 n_layer) in the layers that write to the residual stream.
     ///
     /// # Errors
-    /// What [`GptConfig::check`] finds.
+    /// As [`GptConfig::check`].
     ///
     /// # Source
     /// Radford et al. 2019 (GPT-2), section 2.3.
@@ -37,11 +46,11 @@ impl Gpt {
     /// use hhalign::model::{Gpt, Preset};
     /// let model = Gpt::new(Preset::Toy.config(1024), 1)?;
     /// assert_eq!(model.n_parameters(), model.config.n_parameters());
-    /// # Ok::<(), hhalign::error::Error>(())
+    /// # Ok::<(), hhalign::base::error::Error>(())
     /// ```
     pub fn new(config: GptConfig, seed: u64) -> Result<Self> {
         config.check()?;
-        let depth = 0.02 / (2.0 * config.n_layer as f32).sqrt();
+        let projection_std = 0.02 / (2.0 * config.n_layer as f32).sqrt();
         let parameters = config.parameters().try_map(|ParameterSpec { name, shape }| {
             let n: usize = shape.iter().product();
             let values: Vec<f32> = if name.ends_with("bias") {
@@ -49,8 +58,8 @@ impl Gpt {
             } else if name.contains("ln_") {
                 vec![1.; n]
             } else {
-                let scale = if name.ends_with("c_proj.weight") { depth } else { 0.02 };
-                let normal = Normal::new(0f32, scale).expect("a positive deviation");
+                let std = if name.ends_with("c_proj.weight") { projection_std } else { 0.02 };
+                let normal = Normal::new(0f32, std).expect("a positive deviation");
                 let mut rng = stream(seed, &name, &[]);
                 (0..n).map(|_| normal.sample(&mut rng)).collect()
             };
@@ -59,32 +68,44 @@ impl Gpt {
         Self::from_tensors(config, parameters, true)
     }
 
-    /// A model of given parameters, under Hugging Face's names; trainable, or frozen.
+    /// Makes a model, trainable or frozen, from parameters with Hugging Face's names.
     ///
     /// # Errors
-    /// A parameter that is missing, unknown or of another shape.
-    pub fn from_parameters(config: GptConfig, given: BTreeMap<String, Tensor>, trainable: bool) -> Result<Self> {
+    /// A parameter is missing, unknown or of another shape.
+    pub fn from_parameters(
+        config: GptConfig,
+        given: BTreeMap<String, Tensor>,
+        trainable: bool,
+    ) -> Result<Self> {
         config.check()?;
         let specs = config.parameters();
         let fix = "check that weights and config.json belong together";
         let parameters = specs.as_ref().try_map(|ParameterSpec { name, shape }| {
             let tensor = given.get(name).ok_or_else(|| {
-                Error::new(format!("the parameter {name} is missing"), format!("{} parameters", given.len()), fix)
+                Error::data(
+                    format!("the parameter {name} is missing"),
+                    format!("{} parameters", given.len()),
+                    fix,
+                )
             })?;
             if tensor.dims() != shape {
                 let got = format!("{:?} instead of {shape:?}", tensor.dims());
-                return Err(Error::new(format!("{name} has another shape"), got, fix));
+                return Err(Error::data(format!("{name} has another shape"), got, fix));
             }
             Ok(tensor.clone())
         })?;
         let known: BTreeSet<String> = specs.into_vec().into_iter().map(|spec| spec.name).collect();
         if let Some(name) = given.keys().find(|name| !known.contains(*name)) {
-            return Err(Error::new("a parameter that this model does not have", name.as_str(), fix));
+            return Err(Error::data(
+                "a parameter that this model does not have",
+                name.as_str(),
+                fix,
+            ));
         }
         Self::from_tensors(config, parameters, trainable)
     }
 
-    /// A model with copies of these tensors, in f32, or in f64 where they are.
+    /// Makes a model with copies of these tensors: f64 tensors stay f64, all others become f32.
     fn from_tensors(config: GptConfig, given: Parameters<Tensor>, trainable: bool) -> Result<Self> {
         let copies = given.try_map(|tensor| {
             let dtype = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
@@ -98,27 +119,22 @@ impl Gpt {
         Ok(Self { config, parameters, vars: Some(vars) })
     }
 
-    /// A copy that never changes: the reference of DPO.
-    ///
-    /// # Errors
-    /// A failure of the tensor library.
+    /// Returns a copy that cannot be trained, such as the reference of DPO.
     pub fn freeze(&self) -> Result<Self> {
         Self::from_tensors(self.config.clone(), self.parameters.clone(), false)
     }
 
-    /// A copy with storage of its own that can be trained apart from this one.
-    ///
-    /// # Errors
-    /// A failure of the tensor library.
+    /// Returns a trainable copy with its own storage.
     pub fn fork(&self) -> Result<Self> {
         Self::from_tensors(self.config.clone(), self.parameters.clone(), true)
     }
 
-    /// A copy for shorter texts: position embeddings behind the first `block_size` are left out, and no logit of a text that
-    /// fits changes.
+    /// Returns a copy for shorter texts, without the position embeddings after the first
+    /// `block_size`. The logits of texts that fit do not change.
     ///
     /// # Errors
-    /// A block of zero, or longer than the one the weights were made for: nothing was learnt about places behind it.
+    /// `block_size` is zero, or larger than that of the weights: no embedding exists for later
+    /// positions.
     ///
     /// # Example
     /// ```
@@ -126,7 +142,7 @@ impl Gpt {
     /// let model = Gpt::new(Preset::Toy.config(300), 1)?;
     /// assert_eq!(model.with_block_size(64)?.config.block_size, 64);
     /// assert!(model.with_block_size(1024).is_err());
-    /// # Ok::<(), hhalign::error::Error>(())
+    /// # Ok::<(), hhalign::base::error::Error>(())
     /// ```
     pub fn with_block_size(&self, block_size: usize) -> Result<Self> {
         if block_size == 0 || block_size > self.config.block_size {
@@ -142,29 +158,32 @@ impl Gpt {
         Self::from_tensors(config, parameters, !self.is_frozen())
     }
 
-    /// Whether it is a frozen copy.
+    /// Returns whether the model is frozen.
     pub fn is_frozen(&self) -> bool {
         self.vars.is_none()
     }
 
-    /// Every parameter.
+    /// Returns every parameter.
     pub fn parameters(&self) -> &Parameters<Tensor> {
         &self.parameters
     }
 
-    /// Every parameter under its Hugging Face name, in the order of the names: for files.
+    /// Returns every parameter by its Hugging Face name, in the order of the names, for files.
     pub fn named_parameters(&self) -> BTreeMap<String, Tensor> {
         self.by_name(self.parameters.as_ref().map(Tensor::clone))
     }
 
-    /// What an optimiser may change; `None` for a frozen model.
+    /// Returns the variables that an optimiser may change; `None` for a frozen model.
     pub fn vars(&self) -> Option<&Parameters<Var>> {
         self.vars.as_ref()
     }
 
-    /// What an optimiser may change, by name; empty for a frozen model.
+    /// Returns the variables that an optimiser may change, by name; empty for a frozen model.
     pub fn named_vars(&self) -> BTreeMap<String, Var> {
-        self.vars.as_ref().map(|vars| self.by_name(vars.as_ref().map(Var::clone))).unwrap_or_default()
+        self.vars
+            .as_ref()
+            .map(|vars| self.by_name(vars.as_ref().map(Var::clone)))
+            .unwrap_or_default()
     }
 
     fn by_name<T>(&self, values: Parameters<T>) -> BTreeMap<String, T> {
@@ -172,7 +191,7 @@ impl Gpt {
         pairs.into_iter().map(|(spec, value)| (spec.name, value)).collect()
     }
 
-    /// Numbers in all parameters together.
+    /// Returns the number of elements in all parameters.
     pub fn n_parameters(&self) -> usize {
         self.config.n_parameters()
     }
@@ -190,18 +209,16 @@ impl Gpt {
             ));
         }
         for (name, var) in &self.named_vars() {
-            let value = parameters
-                .get(name)
-                .ok_or_else(|| Error::new("a parameter is missing", name.as_str(), "give all parameters"))?;
+            let value = parameters.get(name).ok_or_else(|| {
+                Error::new("a parameter is missing", name.as_str(), "give all parameters")
+            })?;
             var.set(&value.detach())?;
         }
         Ok(())
     }
 
-    /// The first 16 digits of the SHA-256 over the sizes and over names and values of all parameters.
-    ///
-    /// # Errors
-    /// A failure of the tensor library.
+    /// Returns the first 16 digits of the SHA-256 of the sizes and of the names and values of all
+    /// parameters.
     pub fn hash(&self) -> Result<String> {
         let mut bytes = serde_json::to_vec(&self.config)?;
         for (name, tensor) in &self.named_parameters() {
@@ -213,35 +230,34 @@ impl Gpt {
         Ok(sha256_hex([bytes.as_slice()], 16))
     }
 
-    /// The last hidden states, before the head.
+    /// Computes the last hidden states, the input of the head.
     ///
     /// # Shapes
     /// input_ids (B, T) -> (B, T, C)
     ///
     /// # Errors
-    /// T over `block_size`, or an id outside the vocabulary.
+    /// T exceeds `block_size`, or an id is outside the vocabulary.
     pub fn hidden(&self, input_ids: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
         self.forward(input_ids, None, dropout)
     }
 
-    /// The hidden states of new tokens, with the keys and values of earlier ones taken from `cache` and added to it.
+    /// Computes the last hidden states of new tokens. The keys and values of earlier tokens come
+    /// from `cache`, and those of the new tokens are appended to it.
     ///
     /// # Shapes
     /// input_ids (B, T) -> (B, T, C)
     ///
     /// # Errors
-    /// More tokens in all than `block_size`.
+    /// The tokens, including cached ones, exceed `block_size`.
     pub fn hidden_cached(&self, input_ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         self.forward(input_ids, Some(cache), &mut Dropout::off())
     }
 
-    /// Logits of hidden states: the product with the token embedding, which is tied to the head.
+    /// Computes the logits of hidden states: the product with the token embedding, which is tied to
+    /// the head.
     ///
     /// # Shapes
     /// hidden (..., C) -> (..., V)
-    ///
-    /// # Errors
-    /// A failure of the tensor library.
     pub fn head(&self, hidden: &Tensor) -> Result<Tensor> {
         let mut dims = hidden.dims().to_vec();
         let logits = hidden
@@ -251,18 +267,23 @@ impl Gpt {
         Ok(logits.reshape(dims)?)
     }
 
-    /// Logits of every position, without dropout.
+    /// Computes the logits of every position without dropout.
     ///
     /// # Shapes
     /// input_ids (B, T) -> (B, T, V)
     ///
     /// # Errors
-    /// T over `block_size`, or an id outside the vocabulary.
+    /// T exceeds `block_size`, or an id is outside the vocabulary.
     pub fn logits(&self, input_ids: &Tensor) -> Result<Tensor> {
         self.head(&self.hidden(input_ids, &mut Dropout::off())?)
     }
 
-    fn forward(&self, input_ids: &Tensor, mut cache: Option<&mut KvCache>, dropout: &mut Dropout) -> Result<Tensor> {
+    fn forward(
+        &self,
+        input_ids: &Tensor,
+        mut cache: Option<&mut KvCache>,
+        dropout: &mut Dropout,
+    ) -> Result<Tensor> {
         let (b, t) = input_ids.dims2()?;
         let c = self.config.n_embd;
         let start = cache.as_ref().map_or(0, |cache| cache.len());
@@ -284,14 +305,14 @@ impl Gpt {
             let y = self.attention(block, &self.norm(&block.ln1, &x)?, cached, dropout)?;
             x = (x + dropout.apply(&y)?)?;
             let y = linear(&block.fc, &self.norm(&block.ln2, &x)?)?;
-            let y = linear(&block.fcproj, &nn::gelu(&y)?)?;
+            let y = linear(&block.fcproj, &ops::gelu(&y)?)?;
             x = (x + dropout.apply(&y)?)?;
         }
         self.norm(lnf, &x)
     }
 
     fn norm(&self, norm: &Affine<Tensor>, x: &Tensor) -> Result<Tensor> {
-        nn::layer_norm(x, &norm.weight, bias_of(norm), self.config.layer_norm_epsilon)
+        ops::layer_norm(x, &norm.weight, bias_of(norm), self.config.layer_norm_epsilon)
     }
 
     fn attention(
@@ -313,45 +334,42 @@ impl Gpt {
             }
             *slot = Some((k.clone(), v.clone()));
         }
-        let y = nn::causal_attention(&q, &k, &v, dropout)?;
+        let y = ops::causal_attention(&q, &k, &v, dropout)?;
         linear(&block.attproj, &y.transpose(1, 2)?.reshape((b, t, c))?)
     }
 }
 
 fn linear(layer: &Affine<Tensor>, x: &Tensor) -> Result<Tensor> {
-    nn::linear(x, &layer.weight, bias_of(layer))
+    ops::linear(x, &layer.weight, bias_of(layer))
 }
 
 fn bias_of(layer: &Affine<Tensor>) -> &Tensor {
     layer.bias.as_ref().expect("every layer of a GPT-2 has a bias")
 }
 
-/// Keys and values of the tokens seen so far, layer by layer.
+/// The keys and values of earlier tokens, layer by layer.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     layers: Vec<Option<(Tensor, Tensor)>>,
 }
 
 impl KvCache {
-    /// An empty cache for a model.
+    /// Makes an empty cache for a model.
     pub fn new(model: &Gpt) -> Self {
         Self { layers: vec![None; model.config.n_layer] }
     }
 
-    /// Tokens in the cache.
+    /// Returns the number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.layers.first().and_then(Option::as_ref).map_or(0, |(k, _)| k.dims()[2])
     }
 
-    /// Whether it holds none.
+    /// Returns whether the cache holds no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Keeps only the sequences at `rows`, in that order: the others have ended.
-    ///
-    /// # Errors
-    /// A failure of the tensor library.
+    /// Keeps only the sequences at `rows`, in that order, and drops those that have ended.
     pub fn keep_rows(&mut self, rows: &Tensor) -> Result<()> {
         for (k, v) in self.layers.iter_mut().flatten() {
             (*k, *v) = (k.index_select(rows, 0)?, v.index_select(rows, 0)?);

@@ -1,13 +1,13 @@
-//! One structure for everything that exists once for each parameter of a model: weights, gradients, moments, shapes,
-//! addresses on a card. Names, shapes and order are written down here and nowhere else.
+//! One structure for all values that exist once per parameter of a model: weights, gradients,
+//! moments, shapes, addresses on a card. Names, shapes and order are defined only here.
 
 use super::GptConfig;
-use crate::error::Result;
+use crate::base::error::Result;
 
 /// One `T` for each parameter of a model.
 ///
-/// The names are those of llm.c's `ParameterTensors`. What a family of models does not have is `None`: GPT-2 has no gate
-/// and no head of its own; a Llama has no position embedding and no biases.
+/// The names are those of llm.c's `ParameterTensors`. A parameter that a family of models lacks is
+/// `None`: GPT-2 has no gate and no untied head; a Llama has no position embedding and no biases.
 ///
 /// # Example
 /// ```
@@ -25,32 +25,32 @@ pub struct Parameters<T> {
     pub wpe: Option<T>,
     /// The transformer blocks, first to last.
     pub blocks: Vec<BlockParameters<T>>,
-    /// The last norm.
+    /// The final layer norm.
     pub lnf: Affine<T>,
-    /// The output head, (V, C), where it is not tied to `wte`.
+    /// The output head, (V, C), if it is not tied to `wte`.
     pub head: Option<T>,
 }
 
 /// One `T` for each parameter of a transformer block.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockParameters<T> {
-    /// The norm before attention, (C).
+    /// The layer norm before attention, (C).
     pub ln1: Affine<T>,
     /// Queries, keys and values in one matrix, (C, C + 2 · width of all key/value heads).
     pub qkv: Affine<T>,
-    /// From the heads' outputs back to the residual stream, (C, C).
+    /// The projection from the heads' outputs to the residual stream, (C, C).
     pub attproj: Affine<T>,
-    /// The norm before the MLP, (C).
+    /// The layer norm before the MLP, (C).
     pub ln2: Affine<T>,
-    /// Into the MLP, (C, F); F = 4C in GPT-2.
+    /// The input projection of the MLP, (C, F); F = 4C in GPT-2.
     pub fc: Affine<T>,
     /// The gate of a gated MLP, (C, F).
     pub gate: Option<Affine<T>>,
-    /// Out of the MLP back to the residual stream, (F, C).
+    /// The output projection of the MLP to the residual stream, (F, C).
     pub fcproj: Affine<T>,
 }
 
-/// The parameters of a linear layer or of a norm: a weight, and a bias where the family has one.
+/// The parameters of a linear layer or a norm: a weight, and a bias if the family has one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Affine<T> {
     /// The weight.
@@ -59,22 +59,22 @@ pub struct Affine<T> {
     pub bias: Option<T>,
 }
 
-/// The name and shape of a parameter, under Hugging Face's names.
+/// The Hugging Face name and the shape of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterSpec {
-    /// Such as `transformer.h.0.attn.c_attn.weight`.
+    /// The name, such as `transformer.h.0.attn.c_attn.weight`.
     pub name: String,
     /// Sizes of the dimensions.
     pub shape: Vec<usize>,
 }
 
 impl ParameterSpec {
-    /// Elements in all.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether it is a matrix: matrices decay under AdamW, biases and norms do not.
+    /// Returns whether the parameter is a matrix. AdamW decays matrices, but not biases and norms.
     pub fn is_matrix(&self) -> bool {
         self.shape.len() >= 2
     }
@@ -95,9 +95,11 @@ impl<T> Affine<T> {
 }
 
 impl<T> BlockParameters<T> {
-    /// Visits matrices first and norms last: the order of vectors on a card and of sums over all parameters.
+    /// Visits matrices first and norms last. Vectors on a card and sums over all parameters use
+    /// this order.
     fn try_map<U>(self, f: &mut impl FnMut(T) -> Result<U>) -> Result<BlockParameters<U>> {
-        let (qkv, attproj, fc) = (self.qkv.try_map(f)?, self.attproj.try_map(f)?, self.fc.try_map(f)?);
+        let (qkv, attproj, fc) =
+            (self.qkv.try_map(f)?, self.attproj.try_map(f)?, self.fc.try_map(f)?);
         let gate = self.gate.map(|gate| gate.try_map(f)).transpose()?;
         let fcproj = self.fcproj.try_map(f)?;
         let (ln1, ln2) = (self.ln1.try_map(f)?, self.ln2.try_map(f)?);
@@ -130,7 +132,7 @@ impl<T> BlockParameters<T> {
 }
 
 impl<T> Parameters<T> {
-    /// `f` of every parameter in the fixed order: embeddings, blocks, last norm, head.
+    /// Applies `f` to every parameter in a fixed order: embeddings, blocks, final norm, head.
     ///
     /// # Errors
     /// The first error of `f`.
@@ -138,18 +140,22 @@ impl<T> Parameters<T> {
         Ok(Parameters {
             wte: f(self.wte)?,
             wpe: self.wpe.map(&mut f).transpose()?,
-            blocks: self.blocks.into_iter().map(|block| block.try_map(&mut f)).collect::<Result<_>>()?,
+            blocks: self
+                .blocks
+                .into_iter()
+                .map(|block| block.try_map(&mut f))
+                .collect::<Result<_>>()?,
             lnf: self.lnf.try_map(&mut f)?,
             head: self.head.map(&mut f).transpose()?,
         })
     }
 
-    /// `f` of every parameter, in the fixed order.
+    /// Applies `f` to every parameter in the fixed order.
     pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Parameters<U> {
         self.try_map(|x| Ok(f(x))).expect("the function cannot fail")
     }
 
-    /// References to all parameters.
+    /// Returns references to all parameters.
     pub fn as_ref(&self) -> Parameters<&T> {
         Parameters {
             wte: &self.wte,
@@ -160,7 +166,7 @@ impl<T> Parameters<T> {
         }
     }
 
-    /// Mutable references to all parameters.
+    /// Returns mutable references to all parameters.
     pub fn as_mut(&mut self) -> Parameters<&mut T> {
         Parameters {
             wte: &mut self.wte,
@@ -171,14 +177,14 @@ impl<T> Parameters<T> {
         }
     }
 
-    /// All parameters as one list, in the fixed order.
+    /// Returns all parameters as one list in the fixed order.
     pub fn into_vec(self) -> Vec<T> {
         let mut all = vec![];
         self.map(|x| all.push(x));
         all
     }
 
-    /// Pairs of what two structures hold for the same parameter.
+    /// Pairs the values of two structures, parameter by parameter.
     ///
     /// # Panics
     /// The structures belong to models of different families or depths.
@@ -191,10 +197,13 @@ impl<T> Parameters<T> {
 }
 
 impl GptConfig {
-    /// The name and shape of every parameter of a GPT-2, under Hugging Face's names.
+    /// Returns the Hugging Face name and the shape of every parameter of a GPT-2.
     pub fn parameters(&self) -> Parameters<ParameterSpec> {
         let c = self.n_embd;
-        let spec = |name: String, shape: Vec<usize>| ParameterSpec { name: format!("transformer.{name}"), shape };
+        let spec = |name: String, shape: Vec<usize>| ParameterSpec {
+            name: format!("transformer.{name}"),
+            shape,
+        };
         let affine = |name: String, weight: Vec<usize>| Affine {
             bias: Some(spec(format!("{name}.bias"), weight[weight.len() - 1..].to_vec())),
             weight: spec(format!("{name}.weight"), weight),
@@ -220,7 +229,8 @@ impl GptConfig {
         }
     }
 
-    /// Elements of all parameters together; the head is tied to the token embedding and counts once.
+    /// Returns the number of elements in all parameters. The head is tied to the token embedding
+    /// and counts once.
     pub fn n_parameters(&self) -> usize {
         self.parameters().into_vec().iter().map(ParameterSpec::elements).sum()
     }
@@ -230,7 +240,8 @@ impl GptConfig {
 mod tests {
     use super::*;
 
-    /// A Llama of two blocks: no position embedding, no biases, a gate, fewer key/value heads, a head of its own.
+    /// Returns the shapes of a Llama with two blocks: no position embedding, no biases, a gate,
+    /// fewer key/value heads and an untied head.
     fn llama(c: usize, kv: usize, f: usize, v: usize) -> Parameters<Vec<usize>> {
         let bare = |shape: Vec<usize>| Affine { weight: shape, bias: None };
         let block = BlockParameters {
@@ -257,7 +268,8 @@ mod tests {
         let zeros = shapes.as_ref().map(|shape| vec![0f32; shape.iter().product()]);
         assert_eq!(zeros.blocks[1].qkv.weight.len(), 8 * 16);
         assert!(zeros.wpe.is_none() && zeros.blocks[0].fc.bias.is_none());
-        // Embedding, then per block qkv, attproj, fc, gate, fcproj and two norms, then norm and head.
+        // The order is: embedding; per block qkv, attproj, fc, gate, fcproj and two norms; final
+        // norm; head.
         let sizes: Vec<usize> = zeros.into_vec().iter().map(Vec::len).collect();
         let block = [128, 64, 192, 192, 192, 8, 8];
         assert_eq!(sizes, [&[800][..], &block, &block, &[8, 800]].concat());
@@ -266,7 +278,8 @@ mod tests {
     #[test]
     fn zip_pairs_what_belongs_together_and_refuses_other_families() {
         let config = crate::model::Preset::Toy.config(100);
-        let (specs, numbers) = (config.parameters(), config.parameters().map(|spec| spec.elements()));
+        let (specs, numbers) =
+            (config.parameters(), config.parameters().map(|spec| spec.elements()));
         for (spec, n) in specs.as_ref().zip(numbers.as_ref()).into_vec() {
             assert_eq!(spec.elements(), *n, "{}", spec.name);
         }

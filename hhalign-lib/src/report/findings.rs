@@ -1,20 +1,22 @@
-//! The abstract in sentences, and the few figures that a reader should take away.
+//! The abstract in sentences, and the key results above it.
 
 use super::read::{Results, Row};
-use super::words::{Form, change, class, difference, interval, n, sign, spelled, value, verdict};
+use super::words::{
+    cases, change, class, difference, format_of, interval, sign, spelled, value, verdict,
+};
 use crate::eval::comparison::Verdict;
-use crate::eval::ranking::REWARD_ACCURACY;
-use crate::table::{escape, grouped};
+use crate::eval::metrics::ranking::REWARD_ACCURACY;
+use crate::show::table::{escape, grouped};
 
-/// Metrics that the abstract names in full for each verdict; the table has them all.
+/// The most metrics that the abstract describes for each verdict; the table has all of them.
 const NAMED: usize = 4;
 
-/// Key figures above the text.
-const KEY_FIGURES: usize = 4;
+/// The most key results above the abstract.
+const KEY_RESULTS: usize = 4;
 
-/// The main metrics by what was found, the largest effects first.
+/// The main metrics by verdict, the largest effects first.
 struct Findings<'a> {
-    /// What the second model is trained for: no comparison with the first.
+    /// The metric that the second model is trained for, which is no comparison with the first.
     objective: Option<&'a Row>,
     better: Vec<&'a Row>,
     worse: Vec<&'a Row>,
@@ -33,8 +35,11 @@ impl<'a> Findings<'a> {
         all.retain(|r| !is_objective(r));
         let size = |r: &Row| r.effect.map_or(0.0, f64::abs);
         all.sort_by(|a, b| size(b).total_cmp(&size(a)));
-        let no_data = |r: &Row| r.lacks_data() && matches!(r.verdict, Verdict::NotShown | Verdict::NotTested);
-        let found = |v: Verdict| all.iter().filter(|r| r.verdict == v && !no_data(r)).copied().collect::<Vec<_>>();
+        let no_data =
+            |r: &Row| r.lacks_data() && matches!(r.verdict, Verdict::NotShown | Verdict::NotTested);
+        let found = |v: Verdict| {
+            all.iter().filter(|r| r.verdict == v && !no_data(r)).copied().collect::<Vec<_>>()
+        };
         Self {
             objective,
             better: found(Verdict::Better),
@@ -52,12 +57,12 @@ fn name(row: &Row) -> String {
     format!("<em>{}</em>", escape(&row.metric))
 }
 
-/// `three main metrics`.
+/// Writes a count: `three main metrics`.
 fn metrics(n: usize) -> String {
     format!("{} main metric{}", spelled(n), if n == 1 { "" } else { "s" })
 }
 
-/// The changes of some metrics, and how many more there are.
+/// Describes the changes of the first metrics, and counts the others.
 fn changes(rows: &[&Row]) -> String {
     let mut items: Vec<String> =
         rows.iter().take(NAMED).map(|r| format!("{}, {}", name(r), escape(&change(r)))).collect();
@@ -67,23 +72,29 @@ fn changes(rows: &[&Row]) -> String {
     items.join("; ")
 }
 
-/// Names of metrics hold commas, so semicolons stand between them.
+/// Lists the names with semicolons, since a name may contain commas.
 fn names(rows: &[&Row]) -> String {
     rows.iter().map(|r| name(r)).collect::<Vec<_>>().join("; ")
 }
 
-/// What was trained, on what, and on what it was measured.
+/// Describes the training, the data and the measurement.
 fn what_was_done(results: &Results) -> String {
     let p = &results.provenance;
     let [first, second] = results.names().map(escape);
-    let count = |name: &str, unit: &str| results.count(name).map(|n| format!("{} {unit}", grouped(n)));
-    let model = count("parameters", "parameters").map_or("A small GPT".into(), |n| format!("A small GPT of {n}"));
-    let pairs = count("pairs_train", "pairs").unwrap_or("pairs, whose number was not recorded,".into());
+    let count =
+        |name: &str, unit: &str| results.count(name).map(|n| format!("{} {unit}", grouped(n)));
+    let model = count("parameters", "parameters")
+        .map_or("A small GPT".into(), |n| format!("A small GPT of {n}"));
+    let pairs = count("pairs_train", "preference pairs")
+        .unwrap_or("preference pairs (number not recorded)".into());
     let steps = |name: &str| count(name, "steps").map_or(String::new(), |n| format!(", {n}"));
     let held_out = count("pairs_held_out", "held-out pairs").unwrap_or("held-out pairs".into());
     let origin = if results.is_synthetic() { ", which is synthetic" } else { "" };
     format!(
-        "{model} was fine-tuned on the preferred replies of {pairs} of preferences ({first}{}) and then trained on the preferences themselves by direct preference optimisation ({second}{}{}). The data set is “{}”{origin}. Both models were measured on {held_out} and on the prompts of each metric, always on the same cases. Brackets hold 95% intervals over prompts.",
+        "{model} was fine-tuned on the preferred replies of {pairs} ({first}{}) and then trained \
+         on the preferences themselves by direct preference optimisation ({second}{}{}). The data set \
+         is “{}”{origin}. Both models were measured on {held_out} and on the prompts of each \
+         metric, always on the same cases. Brackets contain 95% intervals over prompts.",
         steps("sft_steps"),
         p.beta.map_or(String::new(), |beta| format!(", β\u{a0}=\u{a0}{beta}")),
         steps("dpo_steps"),
@@ -91,32 +102,37 @@ fn what_was_done(results: &Results) -> String {
     )
 }
 
-/// One paragraph that says what was done, what changed, and how sure that is.
+/// Writes the abstract: what was done, what changed, and how certain that is.
 pub(super) fn summary(results: &Results) -> String {
     let f = Findings::of(results);
     let [first, second] = results.names().map(escape);
     let mut s = vec![what_was_done(results)];
     if let Some(row) = f.objective {
         s.push(format!(
-            "The training reached its own objective on them: {}, {}, which is no comparison with {first}.",
+            "On these pairs the training reached its own objective, which does not compare with \
+             {first}: {}, {}.",
             name(row),
             escape(&change(row))
         ));
     }
     s.push(match f.better.len() {
-        0 => format!("In none of the main metrics was {second} shown to be better than {first}."),
+        0 => format!("{second} was not shown to be better than {first} in any main metric."),
         n => format!("{second} is better than {first} in {}: {}.", metrics(n), changes(&f.better)),
     });
     s.push(match f.worse.len() {
-        0 => "None was shown to be worse, which is no proof that none is.".into(),
+        0 => "None was shown to be worse, which does not prove that none is.".into(),
         n => format!("It is worse in {}: {}.", metrics(n), changes(&f.worse)),
     });
     if !f.different.is_empty() {
-        s.push(format!("Without one way being the better one, they differ in {}.", changes(&f.different)));
+        s.push(format!(
+            "They also differ in metrics in which neither direction is better: {}.",
+            changes(&f.different)
+        ));
     }
     if !f.not_shown.is_empty() {
         s.push(format!(
-            "No difference was shown in these: {}. That is not evidence that the models are alike there; these cases do not tell them apart.",
+            "No difference was shown in these: {}. This is not evidence that the models are alike \
+             there; these cases cannot distinguish them.",
             names(&f.not_shown)
         ));
     }
@@ -124,42 +140,54 @@ pub(super) fn summary(results: &Results) -> String {
         s.push(format!("Described but not tested: {}.", names(&f.not_tested)));
     }
     if !f.no_data.is_empty() {
-        s.push(format!("Not enough data for a figure with an interval: {}.", names(&f.no_data)));
+        s.push(format!("Not enough data for a value with an interval: {}.", names(&f.no_data)));
     }
     s.push(format!(
-        "A difference is claimed where a paired test on the same prompts gives p below 0.05 after Holm’s correction for all {} tests of this report; another training seed would give other models, which the intervals do not cover.",
+        "The report claims a difference if a paired test on the same prompts gives p below 0.05 \
+         after Holm’s correction for all {} tests of this report; another training seed would give \
+         other models, which the intervals do not cover.",
         f.tests
     ));
     s.join(" ")
 }
 
-/// At most four figures: the largest improvements and what got worse, then whatever else was shown.
+/// Chooses at most four results: the largest improvements and the metrics that became worse, then
+/// the others.
 fn key<'a>(f: &Findings<'a>) -> Vec<&'a Row> {
-    // What got worse never falls off the end.
-    let worse = f.worse.len().min(if f.better.len() >= 2 { 2 } else { KEY_FIGURES - f.better.len() });
-    let better = f.better.len().min(KEY_FIGURES - worse);
+    // Metrics that became worse are never left out in favour of improvements.
+    let worse =
+        f.worse.len().min(if f.better.len() >= 2 { 2 } else { KEY_RESULTS - f.better.len() });
+    let better = f.better.len().min(KEY_RESULTS - worse);
     let rest = f.different.iter().chain(&f.not_shown).chain(&f.not_tested);
-    f.better[..better].iter().chain(&f.worse[..worse]).chain(rest).take(KEY_FIGURES).copied().collect()
+    f.better[..better]
+        .iter()
+        .chain(&f.worse[..worse])
+        .chain(rest)
+        .take(KEY_RESULTS)
+        .copied()
+        .collect()
 }
 
-/// The strip of key figures.
+/// Writes the key results.
 pub(super) fn strip(results: &Results) -> String {
     let card = |row: &Row| {
-        let form = Form::of(row);
-        let of_second = value(&row.second, form);
+        let format = format_of(row);
+        let of_second = value(&row.second, format);
         let [large, small] = match &row.first {
-            None => [of_second, format!("{} where chance is 50%", interval(&row.second, form))],
-            Some(first) => [format!("{} → {of_second}", value(first, form)), difference(row)],
+            None => [of_second, format!("{} where chance is 50%", interval(&row.second, format))],
+            Some(first) => [format!("{} → {of_second}", value(first, format)), difference(row)],
         };
         format!(
-            "<li class=\"{}\"><span class=\"metric\">{}</span><strong>{}</strong><span class=\"interval\">{}</span><span class=\"verdict\">{} {} <span class=\"n\">n\u{a0}=\u{a0}{}</span></span></li>",
+            "<li class=\"{}\"><span class=\"metric\">{}</span><strong>{}</strong><span \
+             class=\"interval\">{}</span><span class=\"verdict\">{} {} <span class=\"n\">{}</span>\
+             </span></li>",
             class(row.verdict),
             escape(&row.metric),
             escape(&large),
             escape(&small),
             sign(row.verdict),
             verdict(row),
-            n(row)
+            cases(row)
         )
     };
     let cards: String = key(&Findings::of(results)).into_iter().map(card).collect();

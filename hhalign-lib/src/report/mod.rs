@@ -1,7 +1,8 @@
-//! The report of a run: one HTML file made of its results folder, in which no figure was typed by hand.
+//! The report of a run: an HTML file generated from its results folder, in which no number is typed
+//! in.
 //!
-//! `read` takes the summary in, `findings` puts it into sentences, `tables`, `figures` and `prose` make the parts, and
-//! `page` holds them together; `side_by_side` sets two folders beside each other.
+//! `read` reads the summary, `findings` writes the abstract, `tables`, `figures` and `prose` write
+//! the other parts, and `page` joins them; `side_by_side` compares two folders.
 
 mod figures;
 mod findings;
@@ -15,14 +16,14 @@ mod words;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
-use crate::files::write_atomic;
-use crate::table::escape;
+use crate::base::error::Result;
+use crate::base::files::write_atomic;
+use crate::show::table::escape;
 use page::Page;
 use read::Results;
 pub use side_by_side::compare;
 
-/// The report of a results folder as one HTML page that loads nothing from elsewhere.
+/// Returns the report of a results folder as a self-contained HTML page.
 ///
 /// # Errors
 /// No summary in the folder, one that is broken, or one of another schema.
@@ -36,10 +37,16 @@ pub fn report(folder: impl AsRef<Path>) -> Result<String> {
     let results = Results::read(folder.as_ref())?;
     let [first, second] = results.names().map(escape);
     let p = &results.provenance;
-    let title = format!("{} against {}: preference alignment of a small GPT", results.names()[1], results.names()[0]);
+    let title = format!(
+        "{} against {}: preference alignment of a small GPT",
+        results.names()[1],
+        results.names()[0]
+    );
     let mut page = Page::new(&title);
     page.head(&format!(
-        "<p class=\"kicker\">Report of a run</p><h1>Preference alignment of a small GPT</h1><p class=\"subtitle\">{second} against {first} on “{}”{}, seed\u{a0}{}</p><section class=\"abstract\" aria-label=\"Abstract\"><h2>Abstract</h2><p>{}</p></section>{}",
+        "<p class=\"kicker\">Report of a run</p><h1>Preference alignment of a small GPT</h1><p \
+         class=\"subtitle\">{second} against {first} on “{}”{}, seed\u{a0}{}</p><section \
+         class=\"abstract\" aria-label=\"Abstract\"><h2>Abstract</h2><p>{}</p></section>{}",
         escape(&p.data),
         p.beta.map_or(String::new(), |beta| format!(", β\u{a0}=\u{a0}{beta}")),
         p.seed,
@@ -67,16 +74,23 @@ pub fn report(folder: impl AsRef<Path>) -> Result<String> {
     }
     if !results.samples.is_empty() {
         page.section("Replies side by side");
-        page.html("<p class=\"lead\">Replies that the run kept, by their place in the list of prompts and not by their looks.</p>");
+        page.html(
+            "<p class=\"lead\">Replies that the run kept, chosen by their position in the list of \
+             prompts, not by their content.</p>",
+        );
         page.html(&prose::samples(&results));
     }
     page.section("Instruments");
-    page.table("instruments", &tables::instruments(&results), "What measured, and what it cannot say.");
+    page.table(
+        "instruments",
+        &tables::instruments(&results),
+        "The instruments of measurement, and what they cannot say.",
+    );
     if let Some(judges) = tables::judges(&results) {
         page.table(
             "judges",
             &judges,
-            "How often each judge agrees with preferences that it has not seen; 50% is chance.",
+            "How often each judge agrees with preferences that it has not seen; chance is 50%.",
         );
     }
     page.section("Limits");
@@ -89,7 +103,7 @@ pub fn report(folder: impl AsRef<Path>) -> Result<String> {
 /// A report on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: usize,
@@ -97,7 +111,7 @@ pub struct Written {
 
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The name alone: a notebook's output must not tell where on whose machine it lies.
+        // Only the name: the output of a notebook must not show paths of a machine.
         let name = self.path.file_name().unwrap_or_default().display();
         write!(f, "{name}, {} kB, in the results folder", self.bytes.div_ceil(1000))
     }
@@ -111,7 +125,7 @@ impl fmt::Display for Written {
 /// # Example
 /// ```no_run
 /// println!("{}", hhalign::report::write_report("results")?);
-/// # Ok::<(), hhalign::error::Error>(())
+/// # Ok::<(), hhalign::base::error::Error>(())
 /// ```
 pub fn write_report(folder: impl AsRef<Path>) -> Result<Written> {
     let html = report(folder.as_ref())?;

@@ -1,4 +1,4 @@
-//! Two results folders beside each other: what compares, what does not, and why not.
+//! Two results folders side by side: what is comparable, what is not, and why.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,11 +6,12 @@ use std::path::Path;
 use super::page::Page;
 use super::read::{Results, Row};
 use super::tables::setting;
-use super::words::{Form, class, difference, figure, instrument, list, sign, verdict};
-use crate::error::Result;
-use crate::table::escape;
+use super::words::{beta, class, difference, format_of, instrument, list, sign, verdict};
+use crate::base::error::Result;
+use crate::show::table::escape;
 
-/// Two results folders side by side as one HTML page: every metric of both, with a word on those that do not compare.
+/// Returns two results folders side by side as an HTML page: every metric of both, and why some are
+/// not comparable.
 ///
 /// # Errors
 /// As [`report`](super::report), for either folder.
@@ -18,24 +19,31 @@ use crate::table::escape;
 /// # Example
 /// ```no_run
 /// let page = hhalign::report::compare("results", "results-beta-0.3")?;
-/// # Ok::<(), hhalign::error::Error>(())
+/// # Ok::<(), hhalign::base::error::Error>(())
 /// ```
 pub fn compare(first: impl AsRef<Path>, second: impl AsRef<Path>) -> Result<String> {
     let [a, b] = [Results::read(first.as_ref())?, Results::read(second.as_ref())?];
     let mut page = Page::new(&format!("{} and {} side by side", a.folder, b.folder));
     page.head(&format!(
-        "<p class=\"kicker\">Two runs</p><h1>Results side by side</h1><p class=\"subtitle\"><b>A</b> {} · <b>B</b> {}</p>{}",
+        "<p class=\"kicker\">Two runs</p><h1>Results side by side</h1><p class=\"subtitle\"><b>A\
+         </b> {} · <b>B</b> {}</p>{}",
         escape(&a.folder),
         escape(&b.folder),
         warning(&a, &b)
     ));
     page.section("What differs between the runs");
-    page.table("differs", &settings(&a, &b), "Settings, hashes and versions; those that differ are marked.");
+    page.table(
+        "differs",
+        &settings(&a, &b),
+        "Settings, hashes and versions, with the different ones marked.",
+    );
     page.section("Metric by metric");
     page.table(
         "beside",
         &metrics(&a, &b),
-        "Figures of both runs with 95% intervals over prompts. No test is made between runs: their models differ by training as well, which the intervals do not cover. A row says where its figures do not compare.",
+        "Values of both runs with 95% intervals over prompts. No test compares the runs: their \
+         models also differ by training, which the intervals do not cover. Each row says whether \
+         its values are comparable.",
     );
     Ok(page.finish(&format!(
         "<p>A: hhalign {}, data {}. B: hhalign {}, data {}.</p>",
@@ -46,31 +54,33 @@ pub fn compare(first: impl AsRef<Path>, second: impl AsRef<Path>) -> Result<Stri
     )))
 }
 
-/// What both runs must share for any of their figures to compare, and do not.
-fn apart(a: &Results, b: &Results) -> Vec<&'static str> {
+/// What both runs must share for their values to be comparable, but do not.
+fn different(a: &Results, b: &Results) -> Vec<&'static str> {
     let (p, q) = (&a.provenance, &b.provenance);
     let mut reasons = vec![];
     if p.data_hash != q.data_hash {
-        reasons.push("other data");
+        reasons.push("different data");
     }
     if p.tokenizer_hash != q.tokenizer_hash {
-        reasons.push("other tokenizer");
+        reasons.push("different tokenizers");
     }
     reasons
 }
 
 fn warning(a: &Results, b: &Results) -> String {
-    let reasons: Vec<String> = apart(a, b).into_iter().map(String::from).collect();
+    let reasons: Vec<String> = different(a, b).into_iter().map(String::from).collect();
     if reasons.is_empty() {
         return String::new();
     }
     format!(
-        "<p class=\"warning\" role=\"note\"><b>These runs do not compare: {}.</b> Figures of different prompts or tokens differ for that reason alone. They stand beside each other here to be read, not to be subtracted.</p>",
+        "<p class=\"warning\" role=\"note\"><b>These runs are not comparable: {}.</b> Values on \
+         different prompts or tokens differ for that reason alone. Read them side by side, but do \
+         not subtract them.</p>",
         list(&reasons)
     )
 }
 
-/// Everything that a run was told or that names it, with what differs marked.
+/// Writes the table of settings and hashes, with the different ones marked.
 fn settings(a: &Results, b: &Results) -> String {
     let of = |r: &Results| {
         let p = &r.provenance;
@@ -78,7 +88,7 @@ fn settings(a: &Results, b: &Results) -> String {
             ("data".to_string(), p.data.clone()),
             ("data hash".into(), p.data_hash.clone()),
             ("tokenizer hash".into(), p.tokenizer_hash.clone()),
-            ("β".into(), p.beta_text()),
+            ("β".into(), beta(p)),
             ("seed".into(), p.seed.to_string()),
             ("version of hhalign".into(), r.version.clone()),
         ];
@@ -93,7 +103,9 @@ fn settings(a: &Results, b: &Results) -> String {
             names.push(name);
         }
     }
-    let find = |all: &[(String, String)], name: &String| all.iter().find(|s| s.0 == *name).map(|s| s.1.clone());
+    let find = |all: &[(String, String)], name: &String| {
+        all.iter().find(|s| s.0 == *name).map(|s| s.1.clone())
+    };
     let row = |name: &String| {
         let [x, y] = [find(&of_a, name), find(&of_b, name)];
         let same = x == y;
@@ -108,12 +120,14 @@ fn settings(a: &Results, b: &Results) -> String {
         )
     };
     format!(
-        "<thead><tr><th scope=\"col\">setting</th><th scope=\"col\">A</th><th scope=\"col\">B</th><th scope=\"col\"><span class=\"spoken\">same or not</span></th></tr></thead><tbody>{}</tbody>",
+        "<thead><tr><th scope=\"col\">setting</th><th scope=\"col\">A</th><th scope=\"col\">B</th>\
+         <th scope=\"col\"><span class=\"spoken\">same or not</span></th></tr></thead><tbody>{}\
+         </tbody>",
         names.into_iter().map(row).collect::<String>()
     )
 }
 
-/// Rows of one name, in order: two judges may each have a rate of one name.
+/// The rows of a metric in order: two judges may each have a rate of one name.
 fn named<'a>(results: &'a Results, metric: &str) -> Vec<&'a Row> {
     results.rows.iter().filter(|r| r.metric == metric).collect()
 }
@@ -126,78 +140,98 @@ fn metrics(a: &Results, b: &Results) -> String {
             continue;
         }
         let (of_a, of_b) = (named(a, &row.metric), named(b, &row.metric));
-        // By instrument first, so that a judge meets itself; what is left over meets in order.
+        // Matched by instrument first, so that each judge is compared with itself; the rest in
+        // order.
         let mut left: Vec<&Row> = of_b;
         let mut pairs: Vec<(Option<&Row>, Option<&Row>)> = vec![];
-        let mut alone = vec![];
+        let mut unmatched = vec![];
         for x in of_a {
             match left.iter().position(|y| y.instrument == x.instrument) {
                 Some(i) => pairs.push((Some(x), Some(left.remove(i)))),
-                None => alone.push(x),
+                None => unmatched.push(x),
             }
         }
         let mut left = left.into_iter();
-        pairs.extend(alone.into_iter().map(|x| (Some(x), left.next())));
+        pairs.extend(unmatched.into_iter().map(|x| (Some(x), left.next())));
         pairs.extend(left.map(|y| (None, Some(y))));
         body.extend(pairs.into_iter().map(|(x, y)| metric(a, b, x, y)));
     }
     format!(
-        "<thead><tr role=\"row\"><th scope=\"col\">metric</th><th scope=\"col\">of</th><th scope=\"col\">A</th><th scope=\"col\">B</th><th scope=\"col\">do they compare?</th></tr></thead>{body}"
+        "<thead><tr role=\"row\"><th scope=\"col\">metric</th><th scope=\"col\">of</th><th \
+         scope=\"col\">A</th><th scope=\"col\">B</th><th scope=\"col\">comparable?</th></tr>\
+         </thead>{body}"
     )
 }
 
-/// One metric: a line for each model and one for their difference.
+/// Writes a metric: a row for each model and one for their difference.
 fn metric(a: &Results, b: &Results, x: Option<&Row>, y: Option<&Row>) -> String {
     let Some(row) = x.or(y) else { return String::new() };
-    let mut reasons: Vec<String> = apart(a, b).into_iter().map(String::from).collect();
+    let mut reasons: Vec<String> = different(a, b).into_iter().map(String::from).collect();
     match (x, y) {
         (Some(x), Some(y)) => {
             if x.instrument != y.instrument {
                 let [p, q] = [instrument(&x.instrument).1, instrument(&y.instrument).1];
-                reasons.push(format!("other instrument ({p}; {q})"));
+                reasons.push(format!("different instruments ({p}; {q})"));
             }
             if x.data_hash != y.data_hash && a.provenance.data_hash == b.provenance.data_hash {
-                reasons.push("other data".into());
+                reasons.push("different data".into());
             }
         }
         _ => reasons = vec![format!("only in {}", if x.is_some() { "A" } else { "B" })],
     }
-    let said = match reasons.as_slice() {
+    let answer = match reasons.as_slice() {
         [] => "yes".to_string(),
         reasons => format!("<span class=\"apart\">no: {}</span>", escape(&list(reasons))),
     };
     let of = |row: Option<&Row>, text: &dyn Fn(&Row) -> String| row.map_or("–".into(), text);
     let mut lines = vec![];
     let [first, second] = a.names();
-    let figure_of = |r: &Row, second: bool| match (&r.first, second) {
-        (_, true) => escape(&figure(&r.second, Form::of(r))),
-        (Some(number), false) => escape(&figure(number, Form::of(r))),
+    let value_of = |r: &Row, second: bool| match (&r.first, second) {
+        (_, true) => escape(&r.second.format(&format_of(r))),
+        (Some(number), false) => escape(&number.format(&format_of(r))),
         (None, false) => "–".into(),
     };
     if row.first.is_some() {
-        lines.push((first.to_string(), of(x, &|r| figure_of(r, false)), of(y, &|r| figure_of(r, false))));
+        lines.push((
+            first.to_string(),
+            of(x, &|r| value_of(r, false)),
+            of(y, &|r| value_of(r, false)),
+        ));
     }
-    lines.push((second.to_string(), of(x, &|r| figure_of(r, true)), of(y, &|r| figure_of(r, true))));
-    let apart = |r: &Row| {
-        let difference = if r.first.is_some() { escape(&difference(r)) } else { "against 50%".into() };
-        let mark = format!("<span class=\"verdict {}\">{} {}</span>", class(r.verdict), sign(r.verdict), verdict(r));
+    lines.push((second.to_string(), of(x, &|r| value_of(r, true)), of(y, &|r| value_of(r, true))));
+    let compared = |r: &Row| {
+        let difference =
+            if r.first.is_some() { escape(&difference(r)) } else { "against 50%".into() };
+        let mark = format!(
+            "<span class=\"verdict {}\">{} {}</span>",
+            class(r.verdict),
+            sign(r.verdict),
+            verdict(r)
+        );
         if r.detail { difference } else { format!("{difference} {mark}") }
     };
-    lines.push(("difference".into(), of(x, &apart), of(y, &apart)));
+    lines.push(("difference".into(), of(x, &compared), of(y, &compared)));
     let span = lines.len();
     let line = |(i, (who, of_a, of_b)): (usize, &(String, String, String))| {
         let (head, end) = match i {
             0 => (
-                format!("<th role=\"rowheader\" scope=\"rowgroup\" rowspan=\"{span}\">{}</th>", escape(&row.metric)),
-                format!("<td role=\"cell\" class=\"compares\" rowspan=\"{span}\">{said}</td>"),
+                format!(
+                    "<th role=\"rowheader\" scope=\"rowgroup\" rowspan=\"{span}\">{}</th>",
+                    escape(&row.metric)
+                ),
+                format!("<td role=\"cell\" class=\"compares\" rowspan=\"{span}\">{answer}</td>"),
             ),
             _ => (String::new(), String::new()),
         };
         format!(
-            "<tr role=\"row\">{head}<td role=\"cell\" class=\"who\">{}</td><td role=\"cell\" data-head=\"A\">{of_a}</td><td role=\"cell\" data-head=\"B\">{of_b}</td>{end}</tr>",
+            "<tr role=\"row\">{head}<td role=\"cell\" class=\"who\">{}</td><td role=\"cell\" \
+             data-head=\"A\">{of_a}</td><td role=\"cell\" data-head=\"B\">{of_b}</td>{end}</tr>",
             escape(who)
         )
     };
     let class = if row.detail { "detail" } else { "main" };
-    format!("<tbody class=\"{class}\">{}</tbody>", lines.iter().enumerate().map(line).collect::<String>())
+    format!(
+        "<tbody class=\"{class}\">{}</tbody>",
+        lines.iter().enumerate().map(line).collect::<String>()
+    )
 }

@@ -1,32 +1,35 @@
 //! The tables of a report, each with its caption.
 
 use super::read::{Results, Row};
-use super::words::{Form, class, difference, direction, effect, figure, instrument, n, p, sign, verdict};
+use super::words::{
+    SHARE, beta, class, difference, direction, effect, format_of, instrument, n, p, sign, verdict,
+};
 use crate::eval::measure::Instrument;
-use crate::table::{escape, grouped};
+use crate::show::table::{escape, grouped};
 
-/// The settings that have a row of their own, in order; whatever else a run wrote follows them.
+/// The settings that come first, with their labels; other settings of the run follow.
 const SETTINGS: [(&str, &str); 13] = [
     ("preset", "Preset"),
     ("architecture", "Architecture"),
     ("parameters", "Parameters"),
     ("pairs_train", "Pairs for training"),
     ("pairs_held_out", "Pairs held out"),
-    ("pairs_judge", "Pairs for the judge, none of them among the others"),
+    ("pairs_judge", "Pairs for the judge (separate ones)"),
     ("sft_steps", "Steps of supervised fine-tuning"),
     ("dpo_steps", "Steps of preference optimisation"),
     ("temperature", "Sampling temperature"),
-    ("samples", "Replies drawn for each prompt (toxicity)"),
+    ("samples", "Samples per prompt (toxicity)"),
     ("max_new_tokens", "Longest reply, tokens"),
     ("sft_optimiser", "Optimiser of the fine-tuning"),
-    ("dpo_optimiser", "Optimiser of the preferences"),
+    ("dpo_optimiser", "Optimiser of the preference optimisation"),
 ];
 
-/// A heading and a value to each row.
+/// Writes rows of a heading and a value.
 fn pairs(rows: &[(String, String)]) -> String {
     let row = |(name, value): &(String, String)| {
         format!(
-            "<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">{}</th><td role=\"cell\">{value}</td></tr>",
+            "<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">{}</th><td role=\"cell\">{value}\
+             </td></tr>",
             escape(name)
         )
     };
@@ -37,7 +40,7 @@ fn code(text: &str) -> String {
     format!("<code>{}</code>", escape(text))
 }
 
-/// A setting as a reader wants it.
+/// Writes a setting.
 pub(super) fn setting(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(s) => s.clone(),
@@ -46,7 +49,7 @@ pub(super) fn setting(value: &serde_json::Value) -> String {
     }
 }
 
-/// Data, model and training.
+/// Writes the table of data, model and training.
 pub(super) fn setup(results: &Results) -> String {
     let p = &results.provenance;
     let mut rows: Vec<(String, String)> = vec![
@@ -59,45 +62,60 @@ pub(super) fn setup(results: &Results) -> String {
             rows.push((name.into(), escape(&setting(value))));
         }
     }
-    for (key, value) in results.settings.iter().filter(|(k, _)| !SETTINGS.iter().any(|s| s.0 == k.as_str())) {
+    for (key, value) in
+        results.settings.iter().filter(|(k, _)| !SETTINGS.iter().any(|s| s.0 == k.as_str()))
+    {
         rows.push((key.replace('_', " "), escape(&setting(value))));
     }
-    rows.push(("β".into(), p.beta_text()));
+    rows.push(("β".into(), beta(p)));
     rows.push(("Seed".into(), p.seed.to_string()));
     rows.extend(p.models.iter().map(|m| (format!("Weights of {}, hash", m.name), code(&m.hash))));
     pairs(&rows)
 }
 
-/// Every metric of both models.
+/// Writes the table of every metric of both models.
 pub(super) fn results(results: &Results) -> String {
     let [first, second] = results.names();
-    let heads = ["metric", first, second, "difference", "effect", "n", "p", &format!("{second} is")]
-        .map(|h| format!("<th scope=\"col\">{}</th>", escape(h)));
+    let heads =
+        ["metric", first, second, "difference", "effect", "n", "p", &format!("{second} is")]
+            .map(|h| format!("<th scope=\"col\">{}</th>", escape(h)));
     let row = |r: &Row| {
-        let form = Form::of(r);
-        let (of_first, apart) = match &r.first {
-            Some(number) => (escape(&figure(number, form)), escape(&difference(r))),
-            None => ("<span class=\"aside\">joint</span>".into(), "<span class=\"aside\">against 50%</span>".into()),
+        let format = format_of(r);
+        let (of_first, compared) = match &r.first {
+            Some(number) => (escape(&number.format(&format)), escape(&difference(r))),
+            None => (
+                "<span class=\"aside\">joint</span>".into(),
+                "<span class=\"aside\">against 50%</span>".into(),
+            ),
         };
         let cell = |class: &str, head: &str, body: &str| {
-            format!("<td role=\"cell\" class=\"{class}\" data-head=\"{}\">{body}</td>", escape(head))
+            format!(
+                "<td role=\"cell\" class=\"{class}\" data-head=\"{}\">{body}</td>",
+                escape(head)
+            )
         };
-        let said = format!("<span class=\"verdict {}\">{} {}</span>", class(r.verdict), sign(r.verdict), verdict(r));
+        let mark = format!(
+            "<span class=\"verdict {}\">{} {}</span>",
+            class(r.verdict),
+            sign(r.verdict),
+            verdict(r)
+        );
         [
             format!(
-                "<tr role=\"row\" class=\"{}\"><th role=\"rowheader\" scope=\"row\">{}\u{a0}<span class=\"way\" aria-hidden=\"true\">{}</span><span class=\"spoken\">{}</span></th>",
+                "<tr role=\"row\" class=\"{}\"><th role=\"rowheader\" scope=\"row\">{}\u{a0}<span \
+                 class=\"way\" aria-hidden=\"true\">{}</span><span class=\"spoken\">{}</span></th>",
                 if r.detail { "detail" } else { "main" },
                 escape(&r.metric),
                 r.better.arrow(),
                 direction(r.better)
             ),
-            cell("figure", first, &of_first),
-            cell("figure", second, &escape(&figure(&r.second, form))),
-            cell("figure", "difference", &apart),
+            cell("value", first, &of_first),
+            cell("value", second, &escape(&r.second.format(&format))),
+            cell("value", "difference", &compared),
             cell("tested", "effect", &effect(r)),
             cell("count", "n", &grouped(n(r) as i64)),
             cell("tested", "p, corrected", &escape(&p(r))),
-            cell("tested", "verdict", &said),
+            cell("tested", "verdict", &mark),
             "</tr>".into(),
         ]
         .concat()
@@ -106,41 +124,54 @@ pub(super) fn results(results: &Results) -> String {
     format!("<thead><tr role=\"row\">{}</tr></thead><tbody>{rows}</tbody>", heads.concat())
 }
 
-/// What stands under the table of results.
+/// Writes the caption of the table of results.
 pub(super) fn results_caption(results: &Results) -> String {
-    let mut tests: Vec<String> = results.rows.iter().filter(|r| r.p_value.is_some()).map(|r| escape(&r.test)).collect();
+    let mut tests: Vec<String> =
+        results.rows.iter().filter(|r| r.p_value.is_some()).map(|r| escape(&r.test)).collect();
     tests.sort();
     tests.dedup();
     let n = results.rows.iter().filter(|r| r.p_corrected.is_some()).count();
     format!(
-        "All metrics of both models; an arrow points the good way where there is one. Brackets hold 95% intervals over prompts. A joint figure is about both models and is set against chance, 50%. Indented lines are parts of the metric above them; they describe and are not tested. The difference of a perplexity is a ratio (×), that of a share is in percentage points. <i>p</i> is that of a paired test on the same cases ({}), corrected for {n} tests by Holm’s method; “no difference shown” means that it is not below 0.05, and is no evidence that there is none.",
+        "All metrics of both models; an arrow shows the better direction, if there is one. \
+         Brackets contain 95% intervals over prompts. A joint value is about both models and is \
+         compared with chance, 50%. Indented rows are parts of the metric above them; they \
+         describe it and are not tested. The difference of a perplexity is a ratio (×), that of a \
+         share is in percentage points. <i>p</i> is from a paired test on the same cases ({}), \
+         corrected for {n} tests by Holm’s method; “no difference shown” means that it is not \
+         below 0.05, and is not evidence that there is no difference.",
         tests.join(", ")
     )
 }
 
-/// What one kind of instrument cannot say.
+/// What an instrument cannot say.
 fn limit(kind: &Instrument) -> &'static str {
     match kind {
         Instrument::Formula => {
-            "Counts and likelihoods; says nothing about whether a reply is right, relevant or helpful."
+            "Counts and likelihoods do not say whether a reply is right, relevant or helpful."
         }
         Instrument::Classifier(_) => {
-            "Finds what it was trained to find, mostly rude and obscene words. Polite help with something dangerous scores low. Its scores compare only with its own."
+            "It finds what it was trained to find, mostly rude and obscene words. Polite help with \
+             something dangerous scores low. Its scores compare only with each other."
         }
         Instrument::Judge(who) if who.contains("annotators") => {
-            "People judge content and length together, and on few pairs their agreement is uncertain. Wins over the other model do not make a reply good."
+            "People judge content and length together, and their agreement on few pairs is \
+             uncertain. A reply that wins over the other model is not necessarily good."
         }
         Instrument::Judge(_) => {
-            "A model stands in for people: what it rewards by mistake counts as a win. No more to be trusted than its accuracy on preferences that it has not seen."
+            "A model replaces people: what it rewards by mistake counts as a win. It is as \
+             reliable as its accuracy on preferences that it has not seen."
         }
         Instrument::Rule(_) => {
-            "Reads words, not sense: it misses what is said in other words, and takes a mention for the thing itself."
+            "It reads words, not meaning: it misses paraphrases, and cannot distinguish a mention \
+             from the act."
         }
-        Instrument::LanguageModel(_) => "Finds likely what resembles its own training text; that is not quality.",
+        Instrument::LanguageModel(_) => {
+            "It finds text likely that resembles its own training text, which is not quality."
+        }
     }
 }
 
-/// Every instrument with what it measured and what it cannot say.
+/// Writes the table of instruments, what they measured and what they cannot say.
 pub(super) fn instruments(results: &Results) -> String {
     let mut found: Vec<(&Instrument, Vec<&str>)> = vec![];
     for row in &results.rows {
@@ -152,19 +183,21 @@ pub(super) fn instruments(results: &Results) -> String {
     let row = |(kind, metrics): &(&Instrument, Vec<&str>)| {
         let (word, identity) = instrument(kind);
         format!(
-            "<tr><th scope=\"row\">{word}<span class=\"identity\">{}</span></th><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\">{word}<span class=\"identity\">{}</span></th><td>{}</td><td>{}\
+             </td></tr>",
             escape(identity),
             escape(&metrics.join("; ")),
             limit(kind)
         )
     };
     format!(
-        "<thead><tr><th scope=\"col\">instrument</th><th scope=\"col\">measured</th><th scope=\"col\">what it cannot say</th></tr></thead><tbody>{}</tbody>",
+        "<thead><tr><th scope=\"col\">instrument</th><th scope=\"col\">measured</th><th \
+         scope=\"col\">what it cannot say</th></tr></thead><tbody>{}</tbody>",
         found.iter().map(row).collect::<String>()
     )
 }
 
-/// How far each judge is to be trusted.
+/// Writes the table of judges and their agreement with preferences, if there are any.
 pub(super) fn judges(results: &Results) -> Option<String> {
     if results.judges.is_empty() {
         return None;
@@ -173,17 +206,18 @@ pub(super) fn judges(results: &Results) -> Option<String> {
         format!(
             "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>",
             escape(&j.identity),
-            escape(&figure(&j.accuracy, Form::Share)),
+            escape(&j.accuracy.format(&SHARE)),
             grouped(j.accuracy.n as i64)
         )
     });
     Some(format!(
-        "<thead><tr><th scope=\"col\">judge</th><th scope=\"col\">agrees with held-out preferences</th><th scope=\"col\">n</th></tr></thead><tbody>{}</tbody>",
+        "<thead><tr><th scope=\"col\">judge</th><th scope=\"col\">agrees with held-out preferences\
+         </th><th scope=\"col\">n</th></tr></thead><tbody>{}</tbody>",
         rows.collect::<String>()
     ))
 }
 
-/// Every hash and version, for the foot of the page.
+/// Writes hashes and versions for the foot of the page.
 pub(super) fn provenance(results: &Results) -> String {
     let p = &results.provenance;
     let mut items = vec![
@@ -201,7 +235,8 @@ pub(super) fn provenance(results: &Results) -> String {
         }
     }
     items.extend(identities.into_iter().map(|i| ("instrument".into(), i.into())));
-    let item =
-        |(name, value): &(String, String)| format!("<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
+    let item = |(name, value): &(String, String)| {
+        format!("<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value))
+    };
     format!("<dl>{}</dl>", items.iter().map(item).collect::<String>())
 }

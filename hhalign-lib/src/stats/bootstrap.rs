@@ -6,29 +6,32 @@ use rand::Rng as _;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::{Estimate, Method, wilson};
-use crate::rng::stream;
+use crate::base::rng::stream;
 
-/// Draws of a bootstrap: (RESAMPLES + 1) · 0.025 is a whole number.
+/// Resamples of a bootstrap: (RESAMPLES + 1) · 0.025 is a whole number.
 const RESAMPLES: usize = 1999;
 
-/// Fewer cases than this many times the squared skewness give no interval: below it the studentised bootstrap covers the
-/// truth clearly less often than it says (docs/EVALUATION_METHODOLOGY.md).
+/// The fewest cases per squared skewness: below it the studentised bootstrap covers the true value
+/// clearly less often than in 95% (docs/EVALUATION_METHODOLOGY.md).
 const CASES_PER_SQUARED_SKEWNESS: f64 = 8.0;
 
-/// Cases at least.
+/// The fewest cases of an interval.
 const MIN_CASES: usize = 8;
 
-/// A figure that is a smooth function `g` of the means of K numbers for each case, with its studentised bootstrap interval.
+/// Returns a smooth function `g` of the means of K numbers per case, with its studentised bootstrap
+/// interval.
 ///
 /// Each resample gives t* = (θ* - θ) / se*, where se* comes from the delta method; the interval is
-/// [θ - t*(97.5%) se, θ - t*(2.5%) se]. Unlike percentiles of θ* it holds its coverage for skewed cases. Where all cases are
-/// equal, where they are fewer than eight, or so skewed that even this interval would be too short, there is not enough data.
+/// [θ - t*(97.5%) se, θ - t*(2.5%) se]. Unlike percentiles of θ* it keeps its coverage for skewed
+/// cases. There is not enough data if all cases are equal, if there are fewer than eight, or if
+/// they are so skewed that even this interval would be too short.
 ///
 /// # Shapes
-/// n rows of K numbers -> one figure
+/// n rows of K numbers -> one value
 ///
 /// # Source
-/// Efron and Tibshirani 1993, section 12.5; the limit on skewness has the form of Cochran's rule (1977, section 2.15).
+/// Efron and Tibshirani 1993, section 12.5; the limit on skewness has the form of Cochran's rule
+/// (1977, section 2.15).
 ///
 /// # Example
 /// ```
@@ -38,15 +41,19 @@ const MIN_CASES: usize = 8;
 /// let e = bootstrap_t(&rows, 7, |[above, below]| above / below);
 /// assert!(e.low < e.value && e.value < e.high && e.n == 39);
 /// ```
-pub fn bootstrap_t<const K: usize>(rows: &[[f64; K]], seed: u64, g: impl Fn(&[f64; K]) -> f64) -> Estimate {
+pub fn bootstrap_t<const K: usize>(
+    rows: &[[f64; K]],
+    seed: u64,
+    g: impl Fn(&[f64; K]) -> f64,
+) -> Estimate {
     let n = rows.len();
     if n < MIN_CASES {
         return Estimate::not_enough_data(n);
     }
     let whole = Moments::of(rows.iter(), n);
-    let (value, slopes) = (g(&whole.mean), whole.slopes(&g));
-    let se = whole.standard_error(&slopes);
-    let enough = n as f64 >= CASES_PER_SQUARED_SKEWNESS * whole.skewness(rows, &slopes).powi(2);
+    let (value, gradient) = (g(&whole.mean), whole.gradient(&g));
+    let se = whole.standard_error(&gradient);
+    let enough = n as f64 >= CASES_PER_SQUARED_SKEWNESS * whole.skewness(rows, &gradient).powi(2);
     if !(value.is_finite() && se > 0.0 && enough) {
         return Estimate::too_uneven(n);
     }
@@ -54,20 +61,29 @@ pub fn bootstrap_t<const K: usize>(rows: &[[f64; K]], seed: u64, g: impl Fn(&[f6
     let mut t: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
             let drawn = Moments::of((0..n).map(|_| &rows[rng.random_range(0..n)]), n);
-            let (shift, se) = (g(&drawn.mean) - value, drawn.standard_error(&drawn.slopes(&g)));
-            // A resample of equal cases has no error of its own: it lies as far out as its side goes.
-            if se > 0.0 { shift / se } else { f64::INFINITY * shift.signum() * f64::from(shift != 0.0) }
+            let (shift, se) = (g(&drawn.mean) - value, drawn.standard_error(&drawn.gradient(&g)));
+            // A resample of equal cases has no standard error: its t is infinite.
+            if se > 0.0 {
+                shift / se
+            } else {
+                f64::INFINITY * shift.signum() * f64::from(shift != 0.0)
+            }
         })
         .map(|t| if t.is_nan() { 0.0 } else { t })
         .collect();
     t.sort_by(f64::total_cmp);
     let at = |share: f64| t[((RESAMPLES + 1) as f64 * share) as usize - 1];
-    let e =
-        Estimate { value, low: value - at(0.975) * se, high: value - at(0.025) * se, n, method: Method::BootstrapT };
+    let e = Estimate {
+        value,
+        low: value - at(0.975) * se,
+        high: value - at(0.025) * se,
+        n,
+        method: Method::BootstrapT,
+    };
     if e.is_known() { e } else { Estimate::too_uneven(n) }
 }
 
-/// The mean of some numbers with a studentised bootstrap interval.
+/// Returns the mean of some numbers with a studentised bootstrap interval.
 ///
 /// # Example
 /// ```
@@ -81,11 +97,12 @@ pub fn bootstrap_mean(values: &[f64], seed: u64) -> Estimate {
     bootstrap_t(&rows, seed, |[mean]| *mean)
 }
 
-/// The mean of scores in [0, 1] of which nearly all are low, such as a classifier's.
+/// Returns the mean of scores in [0, 1] of which nearly all are low, such as a classifier's.
 ///
-/// Where no score is above `high` nothing in the sample tells how many such there are, and resampling it cannot either. So the
-/// upper end then also holds what the share of high scores that may have been missed (Wilson's upper end for none of n) could add
-/// to the mean, and the lower end is 0 where the bootstrap has none.
+/// If no score is above `high`, neither the sample nor its resamples tell how many such scores
+/// exist. The upper end then includes what the share of high scores that may have been missed
+/// (Wilson's upper end for 0 of n) could add to the mean, and the lower end is 0 if the bootstrap
+/// has none.
 ///
 /// # Example
 /// ```
@@ -105,11 +122,12 @@ pub fn bootstrap_score(scores: &[f64], high: f64, seed: u64) -> Estimate {
     Estimate { value, low, high: top + missed * (1.0 - top), n, method: Method::BootstrapTMissed }
 }
 
-/// Σ above / Σ below with a studentised bootstrap interval over cases.
+/// Returns Σ above / Σ below with a studentised bootstrap interval over cases.
 ///
 /// # Example
 /// ```
-/// let (nats, tokens) = ([3.0, 5.0, 2.0, 8.0, 4.0, 6.0, 5.0, 4.0], [2.0, 2.0, 1.0, 5.0, 2.0, 3.0, 2.0, 3.0]);
+/// let nats = [3.0, 5.0, 2.0, 8.0, 4.0, 6.0, 5.0, 4.0];
+/// let tokens = [2.0, 2.0, 1.0, 5.0, 2.0, 3.0, 2.0, 3.0];
 /// let e = hhalign::stats::bootstrap_ratio(&nats, &tokens, 1);
 /// assert!((e.value - 37.0 / 20.0).abs() < 1e-12);
 /// ```
@@ -141,7 +159,7 @@ impl<const K: usize> Moments<K> {
         for i in 0..K {
             for j in 0..=i {
                 let value = (square[i][j] - mean[i] * mean[j]) * n as f64 / (n - 1) as f64;
-                // What is left of equal cases is rounding.
+                // The rest of equal cases is rounding error.
                 let value = if value.abs() < 1e-14 * square[i][j].abs() { 0.0 } else { value };
                 (covariance[i][j], covariance[j][i]) = (value, value);
             }
@@ -150,8 +168,9 @@ impl<const K: usize> Moments<K> {
         Self { n, mean: std::array::from_fn(|k| mean[k] + origin[k]), covariance }
     }
 
-    /// The slope of `g` in each mean, by central differences of a thousandth of the deviation.
-    fn slopes(&self, g: &impl Fn(&[f64; K]) -> f64) -> [f64; K] {
+    /// The gradient of `g` at the means, by central differences of a thousandth of the standard
+    /// deviation.
+    fn gradient(&self, g: &impl Fn(&[f64; K]) -> f64) -> [f64; K] {
         std::array::from_fn(|k| {
             let step = 1e-3 * self.covariance[k][k].max(0.0).sqrt();
             if step == 0.0 {
@@ -166,26 +185,30 @@ impl<const K: usize> Moments<K> {
         })
     }
 
-    fn standard_error(&self, slopes: &[f64; K]) -> f64 {
+    fn standard_error(&self, gradient: &[f64; K]) -> f64 {
         let variance: f64 = (0..K)
             .flat_map(|i| (0..K).map(move |j| (i, j)))
-            .map(|(i, j)| slopes[i] * slopes[j] * self.covariance[i][j])
+            .map(|(i, j)| gradient[i] * gradient[j] * self.covariance[i][j])
             .sum();
         (variance.max(0.0) / self.n as f64).sqrt()
     }
 
-    /// Skewness of what each case adds to the figure.
-    fn skewness(&self, rows: &[[f64; K]], slopes: &[f64; K]) -> f64 {
-        let influence = |row: &[f64; K]| (0..K).map(|k| slopes[k] * (row[k] - self.mean[k])).sum::<f64>();
-        let moment = |power: i32| rows.iter().map(|row| influence(row).powi(power)).sum::<f64>() / self.n as f64;
+    /// The skewness of the influence of each case on the value.
+    fn skewness(&self, rows: &[[f64; K]], gradient: &[f64; K]) -> f64 {
+        let influence =
+            |row: &[f64; K]| (0..K).map(|k| gradient[k] * (row[k] - self.mean[k])).sum::<f64>();
+        let moment = |power: i32| {
+            rows.iter().map(|row| influence(row).powi(power)).sum::<f64>() / self.n as f64
+        };
         moment(3) / moment(2).powf(1.5)
     }
 }
 
-/// A figure of a whole body of texts, such as distinct-n, with its jackknife interval.
+/// Returns a statistic of a set of texts, such as distinct-n, with its jackknife interval.
 ///
-/// A bootstrap would be biased: a resample repeats texts, and so their n-grams. Leaving texts out does not. The n cases are left
-/// out in so many `groups`, one after the other (n groups: case by case); the statistic is told which cases to leave out.
+/// A bootstrap would be biased, since a resample repeats texts and their n-grams; leaving texts out
+/// does not. The n cases are left out in `groups` groups, one after the other (n groups: case by
+/// case); the argument of the statistic is the cases to leave out.
 ///
 /// # Source
 /// Tukey 1958; Efron and Tibshirani 1993, chapter 11.
@@ -195,7 +218,8 @@ impl<const K: usize> Moments<K> {
 /// use std::{collections::HashSet, ops::Range};
 /// let words: Vec<usize> = (0..200).map(|i| i * i % 97).collect();
 /// let distinct = |left_out: Range<usize>| {
-///     let kept: Vec<usize> = (0..200).filter(|i| !left_out.contains(i)).map(|i| words[i]).collect();
+///     let kept = (0..200).filter(|i| !left_out.contains(i));
+///     let kept: Vec<usize> = kept.map(|i| words[i]).collect();
 ///     kept.iter().collect::<HashSet<_>>().len() as f64 / kept.len() as f64
 /// };
 /// let e = hhalign::stats::jackknife(words.len(), words.len(), distinct);
@@ -207,13 +231,22 @@ pub fn jackknife(n: usize, groups: usize, statistic: impl Fn(Range<usize>) -> f6
         return Estimate::not_enough_data(n);
     }
     let value = statistic(0..0);
-    let without: Vec<f64> = (0..groups).map(|i| statistic(i * n / groups..(i + 1) * n / groups)).collect();
+    let without: Vec<f64> =
+        (0..groups).map(|i| statistic(i * n / groups..(i + 1) * n / groups)).collect();
     let mean = without.iter().sum::<f64>() / groups as f64;
     let spread = without.iter().map(|w| (w - mean).powi(2)).sum::<f64>();
-    let t = StudentsT::new(0.0, 1.0, (groups - 1) as f64).expect("at least one degree of freedom").inverse_cdf(0.975);
+    let t = StudentsT::new(0.0, 1.0, (groups - 1) as f64)
+        .expect("at least one degree of freedom")
+        .inverse_cdf(0.975);
     let half_width = t * (spread * (groups - 1) as f64 / groups as f64).sqrt();
     if half_width > 0.0 && half_width.is_finite() {
-        Estimate { value, low: value - half_width, high: value + half_width, n, method: Method::Jackknife }
+        Estimate {
+            value,
+            low: value - half_width,
+            high: value + half_width,
+            n,
+            method: Method::Jackknife,
+        }
     } else {
         Estimate::not_enough_data(n)
     }

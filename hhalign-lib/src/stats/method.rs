@@ -1,10 +1,10 @@
-//! How an interval was made, which test gave a p-value, and the scale of an effect: types, with the words that files hold.
+//! Methods of intervals, tests and scales of effects as types, with the names that files hold.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// How a 95% interval was made.
+/// The method of a 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// [`wilson`](super::wilson), for a share.
@@ -13,9 +13,9 @@ pub enum Method {
     WilsonTies,
     /// [`mean_of_shares`](super::mean_of_shares), for the mean of two independent shares.
     WilsonSquareAndAdd,
-    /// [`bootstrap_t`](super::bootstrap_t) and what is built on it.
+    /// [`bootstrap_t`](super::bootstrap_t) and the functions that use it.
     BootstrapT,
-    /// [`bootstrap_score`](super::bootstrap_score), for scores of which none was high.
+    /// [`bootstrap_score`](super::bootstrap_score), for scores of which none is high.
     BootstrapTMissed,
     /// [`jackknife`](super::jackknife).
     Jackknife,
@@ -32,12 +32,12 @@ pub enum Method {
     ByDefinition,
     /// No value: there are too few cases.
     NotEnoughData,
-    /// No value: there are cases enough, but such uneven ones that no interval would hold.
+    /// No value: there are enough cases, but they are too uneven for an interval.
     TooUneven,
 }
 
 impl Method {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 13] = [
         Self::Wilson,
         Self::WilsonTies,
@@ -54,7 +54,7 @@ impl Method {
         Self::TooUneven,
     ];
 
-    /// In the words of tables and files.
+    /// The name in tables and files.
     pub fn words(self) -> &'static str {
         match self {
             Self::Wilson => "Wilson",
@@ -73,18 +73,18 @@ impl Method {
         }
     }
 
-    /// The method of these words; `None` for any others, such as those of a later version.
+    /// Returns the method of this name; `None` for any other, such as one of a later version.
     pub fn from_words(words: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.words() == words)
     }
 
-    /// Whether the value is a share of cases, which is shown in percent.
+    /// Whether the value is a share of cases, which reports show in percent.
     pub fn is_share(self) -> bool {
         matches!(self, Self::Wilson | Self::WilsonTies | Self::WilsonSquareAndAdd)
     }
 }
 
-/// Which test gave a p-value.
+/// The test of a p-value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Test {
     /// [`mcnemar`](super::mcnemar), on shares of the same cases.
@@ -95,12 +95,12 @@ pub enum Test {
     Permutation,
     /// [`binomial_test`](super::binomial_test) of wins against losses.
     ExactSign,
-    /// None was made.
+    /// No test.
     None,
 }
 
 impl Test {
-    /// In the words of tables and files.
+    /// The name in tables and files.
     pub fn words(self) -> &'static str {
         match self {
             Self::ExactMcNemar => "exact McNemar",
@@ -117,17 +117,18 @@ impl Test {
 pub enum EffectScale {
     /// [`cohen_h`](super::cohen_h), for shares.
     CohenH,
-    /// [`cohen_d_paired`](super::cohen_d_paired): mean difference over its standard deviation from case to case.
+    /// [`cohen_d_paired`](super::cohen_d_paired): mean difference over its standard deviation from
+    /// case to case.
     CohenDz,
-    /// There is no effect size.
+    /// No effect size.
     None,
 }
 
 impl EffectScale {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::CohenH, Self::CohenDz, Self::None];
 
-    /// In the words of tables and files.
+    /// The name in tables and files.
     pub fn words(self) -> &'static str {
         match self {
             Self::CohenH => "Cohen's h",
@@ -136,7 +137,7 @@ impl EffectScale {
         }
     }
 
-    /// The scale of these words; `None` for any others, such as those of a later version.
+    /// Returns the scale of this name; `None` for any other, such as one of a later version.
     pub fn from_words(words: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scale| scale.words() == words)
     }
@@ -182,12 +183,12 @@ impl Serialize for EffectScale {
 mod tests {
     use super::*;
     use crate::stats::{
-        Estimate, adjusted_rate, auc, auc_difference, balanced_difference, bootstrap_mean, bootstrap_score, jackknife,
-        mean_of_shares, paired_share_difference, wilson, win_rate,
+        Estimate, adjusted_rate, auc, auc_difference, balanced_difference, bootstrap_mean,
+        bootstrap_score, jackknife, mean_of_shares, paired_share_difference, wilson, win_rate,
     };
 
     #[test]
-    fn words_lead_back_to_the_method_and_the_file_holds_them() {
+    fn names_lead_back_to_the_method_and_files_hold_them() {
         for method in Method::ALL {
             assert_eq!(Method::from_words(method.words()), Some(method));
             assert_eq!(serde_json::to_value(method).unwrap(), method.to_string());
@@ -196,12 +197,15 @@ mod tests {
             assert_eq!(EffectScale::from_words(scale.words()), Some(scale));
             assert_eq!(serde_json::to_value(scale).unwrap(), scale.words());
         }
-        assert_eq!((Method::from_words("Wilson's"), EffectScale::from_words("Cohen's")), (None, None));
+        assert_eq!(
+            (Method::from_words("Wilson's"), EffectScale::from_words("Cohen's")),
+            (None, None)
+        );
         assert_eq!(serde_json::to_value(Test::ExactSign).unwrap(), "exact sign test");
     }
 
     #[test]
-    fn every_interval_says_how_it_was_made() {
+    fn every_interval_names_its_method() {
         let (right, wrong) = ([true, true, true, false].repeat(10), [false, true].repeat(20));
         let scores: Vec<f64> = (0..40).map(|i| f64::from(i % 7) / 10.0).collect();
         let share = wilson(3.0, 4);

@@ -1,27 +1,28 @@
-//! Two models on the same cases, and many tests at once.
+//! Tests of two models on the same cases, and correction for many tests.
 
 use rand::Rng as _;
 use serde::Serialize;
 use statrs::distribution::{Binomial, Discrete, DiscreteCDF};
 
-use super::{Estimate, Method, Z, p_text};
-use crate::error::Result;
-use crate::rng::stream;
-use crate::table::{Column, Table};
+use super::format::p_value;
+use super::{Estimate, Method, Z};
+use crate::base::error::Result;
+use crate::base::rng::stream;
+use crate::show::table::{Column, Table};
 
 /// McNemar's exact test on paired yes/no outcomes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct McNemar {
-    /// Cases that only the first got right.
+    /// Number of cases that only the first got right.
     pub only_first: usize,
-    /// Cases that only the second got right.
+    /// Number of cases that only the second got right.
     pub only_second: usize,
-    /// Two-sided probability of a split at least so uneven by chance.
+    /// Two-sided probability of a split that is at least as uneven, by chance.
     pub p_value: f64,
 }
 
 impl McNemar {
-    /// The test in one row, under the names of the two models.
+    /// Returns the test as a table of one row, under the names of the two models.
     ///
     /// # Errors
     /// A failure of the table library.
@@ -30,7 +31,7 @@ impl McNemar {
     /// ```
     /// let test = hhalign::stats::mcnemar(&[true, false], &[true, true]);
     /// assert_eq!(test.table("old", "new")?.value("only new right", 0)?, "1");
-    /// # Ok::<(), hhalign::error::Error>(())
+    /// # Ok::<(), hhalign::base::error::Error>(())
     /// ```
     pub fn table(&self, first: &str, second: &str) -> Result<Table> {
         Table::new(
@@ -38,13 +39,13 @@ impl McNemar {
             vec![
                 Column::int(format!("only {first} right"), vec![self.only_first as i64]),
                 Column::int(format!("only {second} right"), vec![self.only_second as i64]),
-                Column::text("p", vec![p_text(self.p_value)]),
+                Column::text("p", vec![p_value(self.p_value)]),
             ],
         )
     }
 }
 
-/// Compares two models on the same cases: only the cases on which they differ count.
+/// Compares two models on the same cases; only the cases on which they differ count.
 ///
 /// # Source
 /// McNemar 1947; the exact form is a two-sided binomial test with probability one half.
@@ -60,7 +61,11 @@ impl McNemar {
 /// ```
 pub fn mcnemar(first: &[bool], second: &[bool]) -> McNemar {
     let (only_first, only_second) = discordant(first, second);
-    McNemar { only_first, only_second, p_value: binomial_test(only_second, only_first + only_second) }
+    McNemar {
+        only_first,
+        only_second,
+        p_value: binomial_test(only_second, only_first + only_second),
+    }
 }
 
 fn discordant(first: &[bool], second: &[bool]) -> (usize, usize) {
@@ -69,7 +74,7 @@ fn discordant(first: &[bool], second: &[bool]) -> (usize, usize) {
     (only(first, second), only(second, first))
 }
 
-/// Two-sided exact test of `k` successes in `n` against a fair coin.
+/// Returns the p-value of the two-sided exact test of `k` successes in `n` against one half.
 ///
 /// # Source
 /// Clopper and Pearson 1934; with probability one half, twice the smaller tail.
@@ -84,14 +89,16 @@ pub fn binomial_test(k: usize, n: usize) -> f64 {
     }
     let coin = Binomial::new(0.5, n as u64).expect("one half is a probability");
     let tail = k.min(n - k) as u64;
-    // Few terms are summed one by one, which is exact; many by the distribution function.
-    let below = if tail < 1000 { (0..=tail).map(|i| coin.ln_pmf(i).exp()).sum() } else { coin.cdf(tail) };
+    // Few terms are summed, which is exact; many use the distribution function.
+    let below =
+        if tail < 1000 { (0..=tail).map(|i| coin.ln_pmf(i).exp()).sum() } else { coin.cdf(tail) };
     (2.0 * below).min(1.0)
 }
 
-/// Share of the second - share of the first on the same cases, with Bonett and Price's interval.
+/// Returns the share of the second - the share of the first on the same cases, with Bonett and
+/// Price's interval.
 ///
-/// One case is added to each kind on which the models differ, for the interval only.
+/// For the interval only, one case is added to each of the two counts on which the models differ.
 ///
 /// # Source
 /// Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37, 479-488.
@@ -109,11 +116,11 @@ pub fn paired_share_difference(first: &[bool], second: &[bool]) -> Estimate {
     }
 }
 
-/// The mean over two kinds of cases of [`paired_share_difference`]: how balanced accuracies differ. Half a case is added to
-/// each count, since there are two kinds.
+/// Returns the difference of two balanced accuracies: the mean of [`paired_share_difference`] over
+/// two kinds of cases. Half a case is added to each count, since there are two kinds.
 ///
 /// # Shapes
-/// For each kind the first and the second model's outcomes
+/// For each kind, the outcomes of the first and of the second model
 ///
 /// # Source
 /// As [`paired_share_difference`].
@@ -134,14 +141,14 @@ pub fn balanced_difference(kinds: [(&[bool], &[bool]); 2]) -> Estimate {
     Gain { value, centre, variance: (a.variance + b.variance) / 4.0 }.estimate(n)
 }
 
-/// A difference of shares, with the middle and the variance of its interval.
+/// A difference of shares, with the centre and the variance of its interval.
 struct Gain {
     value: f64,
     centre: f64,
     variance: f64,
 }
 
-/// The difference of two shares, with a given number of cases added to each count for its interval.
+/// Returns the difference of two shares, with `added` cases added to each count for its interval.
 fn bonett_price(first: &[bool], second: &[bool], added: f64) -> Option<Gain> {
     let (n, (only_first, only_second)) = (first.len() as f64, discordant(first, second));
     let share = |count: usize| (count as f64 + added) / (n + 2.0 * added);
@@ -155,16 +162,17 @@ impl Gain {
     fn estimate(&self, n: usize) -> Estimate {
         let &Self { value, centre, variance } = self;
         let half = Z * variance.sqrt();
-        let (low, high) = ((centre - half).max(-1.0).min(value), (centre + half).min(1.0).max(value));
+        let (low, high) =
+            ((centre - half).max(-1.0).min(value), (centre + half).min(1.0).max(value));
         Estimate { value, low, high, n, method: Method::BonettPrice }
     }
 }
 
-/// Probability of a difference at least so large if it were arbitrary which of both models gave which of its two outcomes to
-/// a case.
+/// Returns the probability of a difference that is at least as large, if each case's two outcomes
+/// were assigned to the models at random.
 ///
-/// `difference` is given, case by case, whether the models' outcomes are exchanged. Exact but for the number of draws: 9,999
-/// and the observed one.
+/// The argument of `difference` says, case by case, whether the outcomes are exchanged. The test is
+/// exact up to the number of draws: 9,999 and the observed one.
 ///
 /// # Source
 /// Fisher 1935; with random draws Phipson and Smyth 2010, arXiv 1603.05766.
@@ -172,7 +180,8 @@ impl Gain {
 /// # Example
 /// ```
 /// let gain = [0.3, 0.1, 0.4, 0.2, 0.5, 0.1, 0.3, 0.2];
-/// let difference = |swap: &[bool]| gain.iter().zip(swap).map(|(g, s)| if *s { -g } else { *g }).sum::<f64>();
+/// let signed = |(g, swap): (&f64, &bool)| if *swap { -g } else { *g };
+/// let difference = |swap: &[bool]| gain.iter().zip(swap).map(signed).sum::<f64>();
 /// let p = hhalign::stats::permutation_test(gain.len(), 1, difference);
 /// assert!(p > 0.004 && p < 0.013, "all eight signs alike: 2 in 256, but {p}");
 /// ```
@@ -180,7 +189,7 @@ pub fn permutation_test(n: usize, seed: u64, difference: impl Fn(&[bool]) -> f64
     const DRAWS: usize = 9999;
     let mut swap = vec![false; n];
     let observed = difference(&swap).abs();
-    // Sums in another order differ in their last digits.
+    // Sums in another order differ in the last digits.
     let limit = observed * (1.0 - 1e-9);
     let mut rng = stream(seed, "permutation", &[]);
     let mut as_large = 0;
@@ -194,7 +203,8 @@ pub fn permutation_test(n: usize, seed: u64, difference: impl Fn(&[bool]) -> f64
     (as_large + 1) as f64 / (DRAWS + 1) as f64
 }
 
-/// P-values corrected for their number: below 0.05 they err at most once in twenty families of tests.
+/// Returns p-values corrected for their number: rejecting those below 0.05 keeps the family-wise
+/// error rate at 5%.
 ///
 /// # Source
 /// Holm 1979, Scandinavian Journal of Statistics 6, 65-70.

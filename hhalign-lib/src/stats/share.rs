@@ -1,8 +1,8 @@
-//! Shares of cases, and what is made of them.
+//! Shares of cases, and rates computed from them.
 
 use super::{Estimate, Method, Z};
 
-/// A share with its Wilson interval.
+/// Returns a share with its Wilson interval.
 ///
 /// # Source
 /// Wilson 1927, JASA 22, 209-212.
@@ -16,13 +16,15 @@ pub fn wilson(successes: f64, n: usize) -> Estimate {
     score_interval(successes, 0.0, n, Method::Wilson)
 }
 
-/// (wins + ties / 2) / judged, with a score interval that knows that a tie varies less than a win or a loss.
+/// Returns (wins + ties / 2) / judged, with a score interval that takes into account that a tie
+/// varies less than a win or a loss.
 ///
-/// The interval is the set of rates p with |p̂ - p| <= z √((p(1 - p) - t/4)/n), where t is the share of ties, shrunk to
-/// ties / (n + z²) so that judgements which all are ties still leave an interval. Without ties it is Wilson's.
+/// The interval is the set of rates p with |p̂ - p| <= z √((p(1 - p) - t/4)/n), where t is the
+/// share of ties, shrunk to ties / (n + z²) so that the interval has a width even if all judgements
+/// are ties. Without ties it is Wilson's.
 ///
 /// # Source
-/// Wilson 1927 for the form; the variance is that of a variable which is 1, 1/2 or 0.
+/// Wilson 1927 for the form; the variance is that of a variable with the values 1, 1/2 and 0.
 ///
 /// # Example
 /// ```
@@ -33,7 +35,12 @@ pub fn wilson(successes: f64, n: usize) -> Estimate {
 /// ```
 pub fn win_rate(wins: usize, ties: usize, losses: usize) -> Estimate {
     let n = wins + ties + losses;
-    score_interval(wins as f64 + ties as f64 / 2.0, ties as f64 / (n as f64 + Z * Z), n, Method::WilsonTies)
+    score_interval(
+        wins as f64 + ties as f64 / 2.0,
+        ties as f64 / (n as f64 + Z * Z),
+        n,
+        Method::WilsonTies,
+    )
 }
 
 fn score_interval(successes: f64, tied: f64, n: usize, method: Method) -> Estimate {
@@ -43,13 +50,13 @@ fn score_interval(successes: f64, tied: f64, n: usize, method: Method) -> Estima
     let (p, a) = (successes / n as f64, Z * Z / n as f64);
     let centre = (p + a / 2.0) / (1.0 + a);
     let half = (a * (p * (1.0 - p) + a / 4.0 - tied * (1.0 + a) / 4.0)).max(0.0).sqrt() / (1.0 + a);
-    // At the ends the formula gives the end but for rounding.
+    // At 0 and 1 the formula gives the end up to rounding.
     let low = if successes == 0.0 { 0.0 } else { (centre - half).max(0.0) };
     let high = if successes == n as f64 { 1.0 } else { (centre + half).min(1.0) };
     Estimate { value: p, low, high, n, method }
 }
 
-/// The mean of two independent shares, its interval combined from theirs.
+/// Returns the mean of two independent shares; its interval is combined from theirs.
 ///
 /// # Source
 /// The square-and-add method: Newcombe 1998, Statistics in Medicine 17, 873-890.
@@ -67,5 +74,11 @@ pub fn mean_of_shares(a: &Estimate, b: &Estimate) -> Estimate {
     let value = (a.value + b.value) / 2.0;
     let down = (a.value - a.low).hypot(b.value - b.low) / 2.0;
     let up = (a.high - a.value).hypot(b.high - b.value) / 2.0;
-    Estimate { value, low: value - down, high: value + up, n: a.n + b.n, method: Method::WilsonSquareAndAdd }
+    Estimate {
+        value,
+        low: value - down,
+        high: value + up,
+        n: a.n + b.n,
+        method: Method::WilsonSquareAndAdd,
+    }
 }

@@ -1,76 +1,33 @@
-//! Direct preference optimisation: raise the chosen reply above the rejected one, measured from a frozen reference.
+//! Direct preference optimisation: raise the chosen reply above the rejected one, relative to a
+//! frozen reference.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
-use super::TrainConfig;
 use super::objective::{Metrics, Objective, Pass, PassGradient, Scored, gradient_of};
 use super::outcome::Outcome;
 use super::pitfall::Pitfall;
-use super::recipe::Recipe;
+use super::recipe::{Dpo, Recipe};
 use super::trainer;
-use crate::batch::{Side, TokenizedPairs};
-use crate::error::{Error, Result};
-use crate::executor::{Executor, Forward};
-use crate::fused::Compute;
-use crate::kl;
-use crate::loss::{self, PairLogps, PreferenceLoss};
+use crate::base::error::{Error, Result};
+use crate::compute::Compute;
+use crate::compute::executor::{Executor, Forward};
+use crate::data::batch::{Side, TokenizedPairs};
+use crate::infer::kl;
+use crate::infer::score;
+use crate::infer::score::ReferenceLogps;
+use crate::loss;
+use crate::loss::PairLogps;
 use crate::model::Gpt;
-use crate::score::{self, ReferenceLogps};
-
-/// Preference optimisation with one of the losses of [`PreferenceLoss`].
-///
-/// # Source
-/// arXiv 2305.18290. The reference is scored once, before training, which changes no number: it is frozen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Dpo {
-    /// How to go through the data.
-    pub train: TrainConfig,
-    /// Which loss; [`PreferenceLoss::Sigmoid`] is DPO proper.
-    pub loss: PreferenceLoss,
-    /// How strongly the policy is held to the reference: the β of the paper.
-    pub beta: f64,
-    /// RPO's weight of a likelihood term on the chosen reply, per token; 0 leaves it out. arXiv 2404.19733.
-    pub rpo_alpha: f64,
-    /// Where to keep the reference's log-probabilities between runs; `None` computes them each time.
-    #[serde(skip)]
-    pub cache: Option<PathBuf>,
-    /// Held-out prompts to sample at each evaluation for the metric `eval_kl`: how far the policy went from its
-    /// reference, in nats for a whole reply; 0 leaves it out.
-    pub kl_prompts: usize,
-    /// Stop before the first step when policy and reference differ: all rewards must be 0 there.
-    pub self_test: bool,
-}
-
-impl Default for Dpo {
-    fn default() -> Self {
-        let train = TrainConfig {
-            learning_rate: 3e-4,
-            max_steps: 200,
-            batch_size: 32,
-            micro_batch_size: 16,
-            ..TrainConfig::default()
-        };
-        Self {
-            train,
-            loss: PreferenceLoss::default(),
-            beta: 0.1,
-            rpo_alpha: 0.0,
-            cache: None,
-            kl_prompts: 0,
-            self_test: true,
-        }
-    }
-}
 
 impl Dpo {
-    /// Trains `policy` on `pairs` against `reference`, and watches held-out pairs.
+    /// Trains `policy` on `pairs` against `reference`, and evaluates on held-out pairs.
     ///
     /// # Errors
-    /// A setting out of range, pairs that do not fit, or a policy that is not the reference at step 0.
+    /// A setting out of range, pairs that do not fit, or a policy that differs from the reference
+    /// at step 0.
     pub fn fit(
         &self,
         policy: &mut Gpt,
@@ -78,10 +35,15 @@ impl Dpo {
         pairs: &TokenizedPairs,
         held_out: &TokenizedPairs,
     ) -> Result<Outcome> {
-        trainer::fit(&mut self.objective(reference, pairs, held_out)?, &Recipe::Dpo(self.clone()), policy, None)
+        trainer::fit(
+            &mut self.objective(reference, pairs, held_out)?,
+            &Recipe::Dpo(self.clone()),
+            policy,
+            None,
+        )
     }
 
-    /// Goes on from a checkpoint, and ends as the uninterrupted run would have.
+    /// Resumes from a checkpoint and ends with the same bits as an uninterrupted run.
     ///
     /// # Errors
     /// The checkpoint was written with other settings, data, reference or model.
@@ -118,11 +80,20 @@ impl Dpo {
         let pairs = self.train.with_pitfall(pairs)?;
         let reference_hash = reference.hash()?;
         let wrong_reference = match self.train.pitfall {
-            Some(Pitfall::WrongReference) => Some(Gpt::new(reference.config.clone(), self.train.seed)?.freeze()?),
+            Some(Pitfall::WrongReference) => {
+                Some(Gpt::new(reference.config.clone(), self.train.seed)?.freeze()?)
+            }
             _ => None,
         };
         let scored_by = wrong_reference.as_ref().unwrap_or(reference);
-        let logps = |pairs| score::reference_logps_with(scored_by, pairs, self.cache.as_deref(), &self.train.compute);
+        let logps = |pairs| {
+            score::reference_logps_with(
+                scored_by,
+                pairs,
+                self.cache.as_deref(),
+                &self.train.compute,
+            )
+        };
         let (scores, held_out_scores) = (logps(&pairs)?, logps(held_out)?);
         Ok(DpoObjective {
             dpo: self,
@@ -137,25 +108,23 @@ impl Dpo {
         })
     }
 
-    /// What decides the run's numbers besides its [`TrainConfig`].
+    /// Returns everything that affects the run's numbers, except its [`TrainConfig`].
     pub(super) fn identity(&self, reference_hash: &str, held_out_hash: &str) -> String {
         let Self { loss, beta, rpo_alpha, kl_prompts, .. } = self;
         let kl = if *kl_prompts > 0 { format!(", kl_prompts {kl_prompts}") } else { String::new() };
         format!(
-            "dpo {loss:?}, beta {beta}, rpo_alpha {rpo_alpha}{kl}, reference {reference_hash}, held-out {held_out_hash}"
+            "dpo {loss:?}, beta {beta}, rpo_alpha {rpo_alpha}{kl}, \
+             reference {reference_hash}, held-out {held_out_hash}"
         )
     }
 }
 
-/// Both replies of a pair go through the model.
+/// Both replies of a pair pass through the model.
 const SIDES: [Side; 2] = [Side::Chosen, Side::Rejected];
-
-/// The metrics of a progress line.
-pub(crate) const HEADLINE: &[&str] = &["loss", "eval_rewards/accuracies"];
 
 pub(super) struct DpoObjective<'a> {
     dpo: &'a Dpo,
-    /// β in force: it may be changed while the run goes on.
+    /// The current β, which may change during the run.
     beta: f64,
     pairs: Cow<'a, TokenizedPairs>,
     held_out: &'a TokenizedPairs,
@@ -193,12 +162,22 @@ impl Objective for DpoObjective<'_> {
         gradient_of(forward, |scored| self.loss(pass, scored, log))
     }
 
-    fn evaluate(&self, policy: &Gpt, _head: &[f32], executor: &mut dyn Executor) -> Result<Vec<(String, f64)>> {
+    fn evaluate(
+        &self,
+        policy: &Gpt,
+        _head: &[f32],
+        executor: &mut dyn Executor,
+    ) -> Result<Vec<(String, f64)>> {
         let compute = &self.dpo.train.compute;
-        let scored = score::score_pairs_by(executor, self.held_out, compute.share_prompts)?;
-        let logps = self.held_out_scores.beside_scores(scored, self.held_out)?;
+        let scored = score::score_pairs_on(executor, self.held_out, compute.share_prompts)?;
+        let logps = self.held_out_scores.with_policy_scores(scored, self.held_out)?;
         let mut metrics = Metrics::default();
-        log_preferences(&mut metrics, &logps, &self.dpo.loss.losses(&logps, self.beta)?, self.beta)?;
+        log_preferences(
+            &mut metrics,
+            &logps,
+            &self.dpo.loss.losses(&logps, self.beta)?,
+            self.beta,
+        )?;
         let n_prompts = self.dpo.kl_prompts;
         if n_prompts > 0 {
             let reference = self.wrong_reference.as_ref().unwrap_or(self.reference);
@@ -221,22 +200,28 @@ impl Objective for DpoObjective<'_> {
     }
 
     fn before_first_step(&self, policy: &Gpt) -> Result<()> {
-        let mistaken = self.dpo.train.pitfall.is_some_and(Pitfall::breaks_the_self_test);
-        if !self.dpo.self_test || !self.dpo.loss.uses_reference() || mistaken {
+        let differs_on_purpose = self.dpo.train.pitfall.is_some_and(Pitfall::breaks_the_self_test);
+        if !self.dpo.self_test || !self.dpo.loss.uses_reference() || differs_on_purpose {
             return Ok(());
         }
         let first = self.pairs.head(8);
         let scored = score::score_pairs_with(policy, &first, &self.dpo.train.compute)?;
-        let logps = self.scores.beside_scores(scored, &first)?;
-        let moved = logps.logratios().map(|ratios| loss::plain(&ratios));
-        let largest =
-            moved.into_iter().flatten().map(f64::abs).fold(0.0, |a, b| if a > b || a.is_nan() { a } else { b });
-        // Rounding of a sum over some hundred tokens stays far below this; a wrong reference is far above it.
+        let logps = self.scores.with_policy_scores(scored, &first)?;
+        let logratios = logps.logratios().map(|ratios| loss::to_f64(&ratios));
+        let largest = logratios
+            .into_iter()
+            .flatten()
+            .map(f64::abs)
+            .fold(0.0, |a, b| if a > b || a.is_nan() { a } else { b });
+        // The rounding error of a sum over some hundred tokens is far below this, the effect of a
+        // wrong reference far above.
         if largest > 0.02 || largest.is_nan() {
             return Err(Error::new(
-                "step 0: policy and reference give different log-probabilities, so the rewards are not 0 and the loss is not ln 2",
+                "step 0: policy and reference give different log-probabilities, \
+                 so the rewards are not 0 and the loss is not ln 2",
                 format!("log-ratios up to {largest:.3} nats"),
-                "make the policy a fork of the reference (reference.fork()), or set self_test = false if you mean it",
+                "make the policy a fork of the reference (reference.fork()), \
+                 or set self_test = false if this is intended",
             ));
         }
         Ok(())
@@ -244,8 +229,13 @@ impl Objective for DpoObjective<'_> {
 }
 
 impl DpoObjective<'_> {
-    fn loss(&self, pass: &Pass<'_>, scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
-        let logps = self.scores.beside_tokens(scored.logps, &self.pairs, pass.pairs)?;
+    fn loss(
+        &self,
+        pass: &Pass<'_>,
+        scored: &Scored<'_>,
+        log: Option<&mut Metrics>,
+    ) -> Result<Tensor> {
+        let logps = self.scores.with_policy_tokens(scored.logps, &self.pairs, pass.pairs)?;
         let mut losses = self.dpo.loss.losses(&logps, self.beta)?;
         if self.dpo.rpo_alpha > 0.0 {
             let lengths: Vec<f32> = logps.chosen_tokens.iter().map(|&n| n as f32).collect();
@@ -259,7 +249,12 @@ impl DpoObjective<'_> {
     }
 }
 
-fn log_preferences(metrics: &mut Metrics, logps: &PairLogps, losses: &Tensor, beta: f64) -> Result<()> {
+fn log_preferences(
+    metrics: &mut Metrics,
+    logps: &PairLogps,
+    losses: &Tensor,
+    beta: f64,
+) -> Result<()> {
     let n = logps.len() as f64;
     let mean = |v: &[f64]| v.iter().sum::<f64>() / n;
     let rewards = logps.rewards(beta);
@@ -273,23 +268,28 @@ fn log_preferences(metrics: &mut Metrics, logps: &PairLogps, losses: &Tensor, be
     Ok(())
 }
 
-/// Log-probabilities of all pairs under `policy`, with the reference's, without gradients.
+/// Returns the log-probabilities of all pairs under `policy` and under the reference, without
+/// gradients.
 ///
 /// # Errors
 /// The pairs do not fit the model.
-pub fn evaluate_preferences(policy: &Gpt, reference: &ReferenceLogps, pairs: &TokenizedPairs) -> Result<PairLogps> {
+pub fn evaluate_preferences(
+    policy: &Gpt,
+    reference: &ReferenceLogps,
+    pairs: &TokenizedPairs,
+) -> Result<PairLogps> {
     evaluate_preferences_with(policy, reference, pairs, &Compute::default())
 }
 
-/// [`evaluate_preferences`] in the way that a run computes.
+/// Evaluates as [`evaluate_preferences`] does, with a run's `compute`.
 ///
 /// # Errors
-/// The pairs do not fit the model, or the hardware cannot do what `compute` asks for.
+/// The pairs do not fit the model, or the hardware does not support `compute`.
 pub fn evaluate_preferences_with(
     policy: &Gpt,
     reference: &ReferenceLogps,
     pairs: &TokenizedPairs,
     compute: &Compute,
 ) -> Result<PairLogps> {
-    reference.beside_scores(score::score_pairs_with(policy, pairs, compute)?, pairs)
+    reference.with_policy_scores(score::score_pairs_with(policy, pairs, compute)?, pairs)
 }

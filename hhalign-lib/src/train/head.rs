@@ -1,14 +1,15 @@
-//! A vector above the model that is trained with it: the head of a reward model.
+//! The head of a reward model: a vector above the model, trained with it.
 
 use candle_core::{Device, Tensor};
 
-use crate::error::Result;
-use crate::optim::{AdamWConfig, VectorAdamW};
+use crate::base::error::Result;
+use crate::compute::optim::{AdamWConfig, VectorAdamW};
 
-/// The name that transformers has for the head.
+/// The head's name in transformers.
 pub(crate) const HEAD: &str = "score.weight";
 
-/// A head between two steps: w of r = w · h, its moments, and its weights at the best step.
+/// A head between two steps: w of r = w · h, its optimiser's moments, and its weights at the best
+/// step.
 #[derive(Clone)]
 pub(crate) struct Head {
     pub(crate) weights: Vec<f32>,
@@ -17,18 +18,22 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// A head of zeros: before the first step every reward is 0 and the loss ln 2.
+    /// Makes a head of zeros: before the first step every reward is 0 and the loss is ln 2.
     pub(crate) fn zeros(width: usize, adamw: &AdamWConfig) -> Self {
-        Self { weights: vec![0.0; width], optimizer: VectorAdamW::new(adamw.clone(), width), best: vec![] }
+        Self {
+            weights: vec![0.0; width],
+            optimizer: VectorAdamW::new(adamw.clone(), width),
+            best: vec![],
+        }
     }
 
-    /// A vector of it as a checkpoint's tensor.
+    /// Converts one of its vectors to a checkpoint's tensor.
     pub(crate) fn tensor(values: &[f32]) -> Result<Tensor> {
         Ok(Tensor::new(values, &Device::Cpu)?)
     }
 }
 
-/// Σ x².
+/// Returns Σ x².
 pub(crate) fn square_sum(values: &[f32]) -> f64 {
     values.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
 }

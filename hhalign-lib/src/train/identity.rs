@@ -1,47 +1,50 @@
-//! What decides the numbers of a run. Two runs with equal identities end with equal bits, so a name made of an identity
-//! finds a run again. Housekeeping (how often to log, print and save, and where) is no part of it.
+//! The identity of a run: everything that affects its numbers.
+//!
+//! Two runs with equal identities end with equal bits, so a name made from the identity finds a run
+//! again. Housekeeping settings (how often to log, print and save, and where) are not part of it.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::{Pitfall, TrainConfig};
-use crate::error::Result;
-use crate::fused::Compute;
-use crate::optim::AdamWConfig;
-use crate::rng::sha256_hex;
+use crate::base::error::Result;
+use crate::base::rng::sha256_hex;
+use crate::compute::Compute;
+use crate::compute::optim::AdamWConfig;
 
-/// All that decides the numbers of a run.
+/// Everything that affects the numbers of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Identity {
-    /// What is learnt, with its settings and held-out pairs, as [`Objective::identity`](super::objective::Objective) says it.
+    /// The objective with its settings and held-out pairs; see
+    /// [`Objective::identity`](super::objective::Objective).
     pub(crate) objective: String,
-    /// Hash of the training pairs, and the length that they were cut to.
+    /// Hash of the training pairs, and the length to which they were cut.
     pub(crate) pairs: String,
-    /// The part of the [`TrainConfig`] that decides, as JSON.
+    /// The part of the [`TrainConfig`] that affects the numbers, as JSON.
     pub(crate) settings: serde_json::Value,
-    /// Where the run begins.
+    /// The first weights.
     pub(crate) origin: Origin,
 }
 
 /// The weights that a run begins with.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Origin {
-    /// A model's, by their hash.
+    /// The weights of a model, by their hash.
     Weights(String),
-    /// Those of another run at a step.
+    /// The weights of another run at a step.
     Fork {
         /// The other run's name.
         parent: String,
-        /// Its steps by then.
+        /// The other run's steps at the fork.
         step: usize,
-        /// Hash of its weights there.
+        /// Hash of the weights at the fork.
         weights: String,
     },
 }
 
 impl Identity {
-    /// The first digits of a hash over all of it.
+    /// Returns the first digits of a hash of the identity.
     pub(crate) fn hash(&self, digits: usize) -> String {
         sha256_hex([self.to_string().as_bytes()], digits)
     }
@@ -50,17 +53,23 @@ impl Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { objective, pairs, settings, origin } = self;
-        write!(f, "hhalign {}, {objective}, pairs {pairs}, {settings}, ", env!("CARGO_PKG_VERSION"))?;
+        write!(
+            f,
+            "hhalign {}, {objective}, pairs {pairs}, {settings}, ",
+            env!("CARGO_PKG_VERSION")
+        )?;
         match origin {
             Origin::Weights(hash) => write!(f, "first weights {hash}"),
-            Origin::Fork { parent, step, weights } => write!(f, "fork of {parent} at {step} with weights {weights}"),
+            Origin::Fork { parent, step, weights } => {
+                write!(f, "fork of {parent} at {step} with weights {weights}")
+            }
         }
     }
 }
 
-/// The fields of a [`TrainConfig`] that decide numbers.
+/// The fields of a [`TrainConfig`] that affect the numbers.
 #[derive(Serialize)]
-struct Deciding<'a> {
+struct IdentityFields<'a> {
     learning_rate: f64,
     min_lr_ratio: f64,
     warmup_steps: usize,
@@ -77,8 +86,9 @@ struct Deciding<'a> {
 }
 
 impl TrainConfig {
-    /// What decides the numbers of a run, as JSON. A new field has to be put on one side or the other here.
-    pub(crate) fn deciding(&self) -> Result<serde_json::Value> {
+    /// Returns the fields that affect the numbers of a run, as JSON. The pattern names every field,
+    /// so a new one must be put on one side or the other.
+    pub(crate) fn identity(&self) -> Result<serde_json::Value> {
         let Self {
             learning_rate,
             min_lr_ratio,
@@ -89,7 +99,7 @@ impl TrainConfig {
             compute,
             adamw,
             max_grad_norm,
-            // Decides which step is the best one, and when patience ends.
+            // Affects which step is the best one, and when patience ends.
             eval_every,
             patience,
             log_every: _,
@@ -100,7 +110,7 @@ impl TrainConfig {
             checkpoint_every: _,
             stop_at: _,
         } = self;
-        Ok(serde_json::to_value(Deciding {
+        Ok(serde_json::to_value(IdentityFields {
             learning_rate: *learning_rate,
             min_lr_ratio: *min_lr_ratio,
             warmup_steps: *warmup_steps,
@@ -124,11 +134,17 @@ mod tests {
 
     fn identity(config: &TrainConfig) -> String {
         let origin = Origin::Weights("w".into());
-        Identity { objective: "sft".into(), pairs: "p".into(), settings: config.deciding().unwrap(), origin }.hash(16)
+        Identity {
+            objective: "sft".into(),
+            pairs: "p".into(),
+            settings: config.identity().unwrap(),
+            origin,
+        }
+        .hash(16)
     }
 
     #[test]
-    fn housekeeping_does_not_decide() {
+    fn housekeeping_is_not_part_of_the_identity() {
         let config = TrainConfig::default();
         let other = TrainConfig {
             log_every: 1,
@@ -142,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_of_the_training_decides() {
+    fn every_setting_of_the_training_is_part_of_the_identity() {
         let base = TrainConfig::default();
         let changes: [fn(&mut TrainConfig); 13] = [
             |c| c.learning_rate *= 2.0,

@@ -1,11 +1,19 @@
-//! Training: supervised fine-tuning on preferred replies ([`Sft`]), preference optimisation ([`Dpo`]) and reward models
-//! ([`RewardConfig`]).
+//! Training: supervised fine-tuning on preferred replies ([`Sft`]), preference optimisation
+//! ([`Dpo`]) and reward models ([`RewardConfig`]).
 //!
-//! All are objectives of one loop (trainer.rs) around public pure functions: the losses of [`crate::loss`] on the log-probabilities
-//! of [`crate::score`]. Every draw of a run follows from its seed and step, so a run continued from a checkpoint ends with
-//! the very bits of the uninterrupted one.
+//! All three are objectives of one loop, which calls public pure functions: the losses of
+//! [`crate::loss`] on the log-probabilities of [`crate::infer::score`]. Every draw of a run follows
+//! from its seed and step, so a run resumed from a checkpoint ends with the same bits as an
+//! uninterrupted one.
+//!
+//! Read `recipe.rs` and `config.rs` (settings), `trainer.rs` (the loop) and `step.rs` (one step),
+//! then the objectives in `sft.rs`, `dpo.rs` and [`reward`]. `state.rs` is the checkpoint,
+//! `identity.rs` gives a run its name, `observer.rs` is the interface to a live run, and [`export`]
+//! writes a run for TRL.
 
+mod config;
 mod dpo;
+pub mod export;
 mod head;
 mod history;
 mod identity;
@@ -14,17 +22,15 @@ mod observer;
 mod outcome;
 mod pitfall;
 mod recipe;
-pub(crate) mod reward;
+pub mod reward;
 mod sft;
+mod sources;
 mod state;
 mod step;
 mod trainer;
 
-use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
-
-pub use dpo::{Dpo, evaluate_preferences, evaluate_preferences_with};
+pub use config::TrainConfig;
+pub use dpo::{evaluate_preferences, evaluate_preferences_with};
 pub(crate) use head::HEAD;
 pub use history::{History, Mark, Record};
 pub(crate) use identity::{Identity, Origin};
@@ -32,173 +38,8 @@ pub(crate) use objective::Objective;
 pub(crate) use observer::{Observer, Requests, SavePoint, clock, progress_line};
 pub use outcome::{Best, Outcome};
 pub use pitfall::Pitfall;
-pub use recipe::Recipe;
-pub(crate) use recipe::Sources;
-pub use reward::RewardConfig;
-pub use sft::{Sft, evaluate_replies, evaluate_replies_with};
+pub use recipe::{Dpo, Recipe, RewardConfig, Sft};
+pub use sft::{evaluate_replies, evaluate_replies_with};
+pub(crate) use sources::Sources;
 pub(crate) use state::{Change, Progress, peek_state};
 pub(crate) use trainer::fit;
-
-use crate::error::{Error, Result};
-use crate::fused::Compute;
-use crate::optim::AdamWConfig;
-
-/// How a run goes through its data; shared by SFT, DPO and reward models.
-// What is skipped below comes back as its default.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TrainConfig {
-    /// Peak of the learning rate.
-    pub learning_rate: f64,
-    /// Where the cosine ends, as a share of the peak.
-    pub min_lr_ratio: f64,
-    /// Steps of linear warm-up.
-    pub warmup_steps: usize,
-    /// Optimiser steps in all.
-    pub max_steps: usize,
-    /// Pairs (or replies) in one optimiser step.
-    pub batch_size: usize,
-    /// Pairs in one forward and backward pass; a step's passes run side by side and their gradients are added up.
-    pub micro_batch_size: usize,
-    /// How a pass computes: precision, shared prompts, memory.
-    pub compute: Compute,
-    /// The optimiser's settings.
-    pub adamw: AdamWConfig,
-    /// Largest global norm of the gradients.
-    pub max_grad_norm: f64,
-    /// Steps between evaluations on held-out pairs.
-    pub eval_every: usize,
-    /// Evaluations without a better held-out loss after which the run stops; `None` never stops early.
-    pub patience: Option<usize>,
-    /// Steps between records of the training metrics.
-    pub log_every: usize,
-    /// Seed of data order and dropout.
-    pub seed: u64,
-    /// A mistake made on purpose, to see what gives it away; `None` makes none.
-    pub pitfall: Option<Pitfall>,
-    /// Print a line of progress with the time left at every record.
-    pub progress: bool,
-    /// Where to keep the run's checkpoint; `None` keeps none.
-    #[serde(skip)]
-    pub checkpoint: Option<PathBuf>,
-    /// Steps between checkpoints; the last step always writes one.
-    #[serde(skip)]
-    pub checkpoint_every: usize,
-    /// Stop after this many steps of the run, with a checkpoint to resume from; the schedule still aims at `max_steps`.
-    #[serde(skip)]
-    pub stop_at: Option<usize>,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            learning_rate: 1e-3,
-            min_lr_ratio: 0.1,
-            warmup_steps: 20,
-            max_steps: 300,
-            batch_size: 32,
-            micro_batch_size: 16,
-            compute: Compute::default(),
-            adamw: AdamWConfig::default(),
-            max_grad_norm: 1.0,
-            eval_every: 50,
-            patience: None,
-            log_every: 10,
-            seed: 0,
-            pitfall: None,
-            progress: true,
-            checkpoint: None,
-            checkpoint_every: 100,
-            stop_at: None,
-        }
-    }
-}
-
-/// The optimiser in one line, for a report.
-///
-/// # Example
-/// ```
-/// let line = hhalign::train::TrainConfig::default().to_string();
-/// assert!(line.starts_with("AdamW, learning rate 0.001 (20 steps of warm-up, then a cosine to a tenth of it)"), "{line}");
-/// ```
-impl std::fmt::Display for TrainConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let end =
-            if self.min_lr_ratio == 0.1 { "a tenth of it".into() } else { format!("{} of it", self.min_lr_ratio) };
-        let AdamWConfig { beta1, beta2, weight_decay, .. } = self.adamw;
-        write!(
-            f,
-            "AdamW, learning rate {} ({} steps of warm-up, then a cosine to {end}), batches of {}, gradients clipped at {}, betas {beta1} and {beta2}, weight decay {weight_decay}",
-            self.learning_rate, self.warmup_steps, self.batch_size, self.max_grad_norm
-        )
-    }
-}
-
-impl TrainConfig {
-    /// The dropout that a run draws: the model's own, or one that a pitfall left on.
-    pub(crate) fn dropout(&self, model: &crate::model::Gpt) -> f64 {
-        match self.pitfall {
-            Some(Pitfall::DropoutLeftOn) => model.config.dropout.max(0.1),
-            _ => model.config.dropout,
-        }
-    }
-
-    /// Says what is wrong with the settings, if anything; `fit` calls it.
-    ///
-    /// # Errors
-    /// The setting, its value, and a value that would do.
-    pub fn check(&self) -> Result<()> {
-        let positive = [
-            ("learning_rate", self.learning_rate),
-            ("max_grad_norm", self.max_grad_norm),
-            ("epsilon", self.adamw.epsilon),
-        ];
-        if let Some((name, value)) = positive.iter().find(|(_, v)| !(*v > 0.0 && v.is_finite())) {
-            return Err(Error::new(
-                format!("{name} must be positive"),
-                value.to_string(),
-                "start from TrainConfig::default()",
-            ));
-        }
-        let counts = [
-            ("max_steps", self.max_steps),
-            ("batch_size", self.batch_size),
-            ("micro_batch_size", self.micro_batch_size),
-            ("eval_every", self.eval_every),
-            ("log_every", self.log_every),
-            ("checkpoint_every", self.checkpoint_every),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, v)| *v == 0) {
-            return Err(Error::new(format!("{name} must be at least 1"), "0", "start from TrainConfig::default()"));
-        }
-        if !(self.adamw.weight_decay >= 0.0 && self.adamw.weight_decay.is_finite()) {
-            let got = self.adamw.weight_decay.to_string();
-            return Err(Error::new("weight_decay must not be negative", got, "0.1 is usual, 0 leaves it out"));
-        }
-        for (name, value) in [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(Error::new(
-                    format!("{name} must lie in [0, 1)"),
-                    value.to_string(),
-                    "0.9 and 0.95 are usual",
-                ));
-            }
-        }
-        let shares = [("min_lr_ratio", self.min_lr_ratio)];
-        if let Some((name, value)) = shares.iter().find(|(_, v)| !(0.0..=1.0).contains(v)) {
-            return Err(Error::new(
-                format!("{name} must lie between 0 and 1"),
-                value.to_string(),
-                "start from TrainConfig::default()",
-            ));
-        }
-        if self.warmup_steps > self.max_steps {
-            return Err(Error::new(
-                "the warm-up is longer than the run",
-                format!("{} of {} steps", self.warmup_steps, self.max_steps),
-                "a tenth of max_steps is usual",
-            ));
-        }
-        Ok(())
-    }
-}

@@ -1,24 +1,24 @@
-//! Who observes a run: polled for requests between steps, called at each save point.
+//! The observer of a run, polled for requests between steps and called at each save point.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::state::{Change, Progress, State};
 use super::{Recipe, TrainConfig};
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::base::parallel::Gate;
 use crate::model::Gpt;
-use crate::parallel::Gate;
 
-/// At what point of its loop a run may be saved.
+/// A point in the loop at which a run may be saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SavePoint {
     /// Before the first step of this process.
     Begin,
     /// Between two steps.
     Step,
-    /// After a setting was changed: the change must not be lost.
+    /// After a setting was changed, which must not be lost.
     Changed,
-    /// After the last step, or where it was stopped.
+    /// After the last step, or at a stop.
     End,
 }
 
@@ -31,32 +31,33 @@ pub(crate) struct Requests {
 
 /// Observes a run.
 pub(crate) trait Observer: Sync {
-    /// What holds back the passes of a paused run.
+    /// Returns the gate that delays the passes of a paused run.
     fn gate(&self) -> Option<Arc<dyn Gate>> {
         None
     }
-    /// Returns when the run may continue, with what is requested of it; `None` where the weights have to be brought up to
-    /// date before it waits.
+    /// Waits until the run may continue and returns its requests; `None` if the weights must be
+    /// synced before it waits.
     fn requests(&self) -> Option<Requests> {
         Some(Requests::default())
     }
-    /// Seconds that the run was held back so far.
+    /// Returns the seconds that the run was paused so far.
     fn idle_seconds(&self) -> f64 {
         0.0
     }
-    /// Whether somebody waits for the weights, or the run is about to pause: they must be up to date then.
+    /// Returns whether somebody waits for the weights, or the run is about to pause: the weights
+    /// must then be synced.
     fn wants_weights(&self) -> bool {
         false
     }
-    /// Told whether the weights on this processor are older than those of a GPU.
+    /// Receives whether the weights in main memory are older than those of a GPU.
     fn set_stale(&self, _is_stale: bool) {}
-    /// Whether [`Observer::at_save_point`] would read weights now.
+    /// Returns whether [`Observer::at_save_point`] would read weights now.
     fn will_save(&self, progress: &Progress, point: SavePoint) -> bool;
-    /// A point at which the run may be saved and shown.
+    /// Called at each point where the run may be saved and shown.
     fn at_save_point(&self, model: &Gpt, progress: &Progress, point: SavePoint) -> Result<()>;
 }
 
-/// Observes a run that `fit` makes: prints a line at every record, and writes the checkpoint that the config names.
+/// Observes a run of `fit`: prints a line at every record, and writes the config's checkpoint.
 pub(super) struct ConsoleObserver<'a> {
     pub(super) recipe: &'a Recipe,
 }
@@ -69,7 +70,8 @@ impl ConsoleObserver<'_> {
 
 impl Observer for ConsoleObserver<'_> {
     fn will_save(&self, progress: &Progress, point: SavePoint) -> bool {
-        let due = point == SavePoint::End || progress.state.step.is_multiple_of(self.config().checkpoint_every);
+        let due = point == SavePoint::End
+            || progress.state.step.is_multiple_of(self.config().checkpoint_every);
         self.config().checkpoint.is_some() && point != SavePoint::Begin && due
     }
 
@@ -93,12 +95,12 @@ impl Observer for ConsoleObserver<'_> {
     }
 }
 
-/// A time such as `12:30`.
+/// Formats a time such as `12:30`.
 pub(crate) fn clock(seconds: f64) -> String {
     format!("{}:{:02}", seconds as u64 / 60, seconds as u64 % 60)
 }
 
-/// A line such as `dpo  step   20/80  loss 0.612  41205 tokens/s  left 0:07`.
+/// Formats a line such as `dpo  step   20/80  loss 0.612  41205 tokens/s  left 0:07`.
 pub(crate) fn progress_line(recipe: &Recipe, state: &State, seconds_left: Option<f64>) -> String {
     let left = seconds_left.map_or(String::new(), |seconds| format!("  left {}", clock(seconds)));
     let shown = recipe.headline().iter();

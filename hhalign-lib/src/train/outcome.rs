@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::history::History;
 use super::recipe::Recipe;
 use super::state::{Progress, State};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::model::Gpt;
 
 /// The step of a run with the lowest held-out loss.
@@ -20,10 +20,10 @@ pub struct Best {
     pub loss: f64,
 }
 
-/// A finished run: what it was told, its history, its best step, and how it ended.
+/// A finished run: its settings, its history, its best step, and how it ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The settings it ended with: those it was started with, and what was changed on the way.
+    /// The final settings: those at the start, with all changes during the run.
     pub recipe: Recipe,
     /// Everything that was logged.
     pub history: History,
@@ -35,23 +35,23 @@ pub struct Outcome {
     pub best_head: Vec<f32>,
     /// Steps taken.
     pub steps: usize,
-    /// Whether patience ended it.
+    /// Whether patience ended the run.
     pub stopped_early: bool,
-    /// Wall-clock seconds of all its parts.
+    /// Wall-clock seconds, over all resumed parts.
     pub seconds: f64,
-    /// Tokens that went through the model in training.
+    /// Tokens that passed through the model in training.
     pub tokens: f64,
 }
 
 impl Outcome {
-    /// β that the run ended with; `None` for supervised fine-tuning and for reward models.
+    /// Returns the final β; `None` for supervised fine-tuning and for reward models.
     pub fn beta(&self) -> Option<f64> {
         self.recipe.beta()
     }
 }
 
 impl Progress {
-    /// What a run of this recipe that ended here amounts to.
+    /// Returns the outcome of a run that ended here.
     pub(crate) fn outcome(&self, recipe: &Recipe, stopped_early: bool) -> Outcome {
         let state = &self.state;
         let mut recipe = recipe.clone();
@@ -72,9 +72,13 @@ impl Progress {
 
     pub(super) fn evaluated(&mut self, metrics: Vec<(String, f64)>, model: &Gpt) -> Result<()> {
         let state = &mut self.state;
-        let loss = metrics.iter().find(|m| m.0 == "eval_loss").expect("every objective evaluates its loss").1;
+        let loss = metrics
+            .iter()
+            .find(|m| m.0 == "eval_loss")
+            .expect("every objective evaluates its loss")
+            .1;
         if !loss.is_finite() {
-            return Err(Error::new(
+            return Err(Error::numeric(
                 format!("the held-out loss is not finite at step {}", state.step),
                 loss.to_string(),
                 "lower learning_rate, or check the weights that the run began with",
@@ -85,7 +89,10 @@ impl Progress {
         if state.best.is_none_or(|b| loss < b.1) {
             state.best = Some((state.step, loss));
             state.evaluations_without_gain = 0;
-            let copies = model.named_parameters().into_iter().map(|(name, t)| Ok((name, t.copy()?.detach())));
+            let copies = model
+                .named_parameters()
+                .into_iter()
+                .map(|(name, t)| Ok((name, t.copy()?.detach())));
             self.best = copies.collect::<Result<_>>()?;
             if let Some(head) = &mut self.head {
                 head.best.clone_from(&head.weights);
@@ -98,7 +105,7 @@ impl Progress {
 }
 
 impl State {
-    /// Seconds left at the pace so far; `None` before the first step.
+    /// Estimates the seconds left from the mean time per step; `None` before the first step.
     pub(crate) fn seconds_left(&self) -> Option<f64> {
         let pace = self.seconds / self.step.max(1) as f64;
         (self.step > 0).then_some(self.config.max_steps.saturating_sub(self.step) as f64 * pace)

@@ -1,37 +1,38 @@
-//! Mistakes that are easy to make and hard to see, made on purpose.
+//! Deliberate mistakes that are easy to make and hard to see.
 
 use std::borrow::Cow;
 
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
-use super::TrainConfig;
-use crate::batch::{TokenizedPair, TokenizedPairs};
-use crate::error::{Error, Result};
-use crate::rng::stream;
+use crate::base::error::{Error, Result};
+use crate::base::rng::stream;
+use crate::data::batch::{TokenizedPair, TokenizedPairs};
 
-/// A mistake for [`TrainConfig::pitfall`]. Held-out pairs stay as they are, so that an evaluation shows the harm.
+/// A mistake for [`TrainConfig::pitfall`](super::TrainConfig::pitfall). Held-out pairs stay
+/// unchanged, so that an evaluation shows the harm.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Pitfall {
-    /// The loss counts the prompt's tokens as well: the model learns to imitate the human.
+    /// The loss includes the prompt's tokens: the model learns to imitate the human.
     UnmaskedPrompt,
-    /// Replies do not end with the end of text: the model never learns to stop.
+    /// Replies have no end-of-text token: the model never learns to stop.
     NoEos,
-    /// The loss counts padding: easy tokens make it look better than it is.
+    /// The loss includes padding: easy tokens make it look better than it is.
     PaddingLeak,
-    /// The reference is not the model that the policy began from.
+    /// The reference is not the policy's initial model.
     WrongReference,
-    /// In a share of the pairs chosen and rejected have changed places.
+    /// Chosen and rejected are swapped in a share of the pairs.
     FlippedLabels {
         /// The share, between 0 and 1.
         share: f64,
     },
-    /// Dropout stays on while the policy is scored: its log-probabilities are noise around the reference's.
+    /// Dropout stays on while the policy is scored: its log-probabilities are noise around the
+    /// reference's.
     DropoutLeftOn,
 }
 
 impl Pitfall {
-    /// All of them, with the settings of the lesson.
+    /// All pitfalls, with the settings of the lesson.
     pub const ALL: [Self; 6] = [
         Self::UnmaskedPrompt,
         Self::NoEos,
@@ -41,7 +42,7 @@ impl Pitfall {
         Self::DropoutLeftOn,
     ];
 
-    /// A name for figures and tables.
+    /// Returns a name for figures and tables.
     pub fn name(&self) -> &'static str {
         match self {
             Self::UnmaskedPrompt => "prompt not masked",
@@ -53,32 +54,41 @@ impl Pitfall {
         }
     }
 
-    /// Whether policy and reference differ at step 0 because of it: the trainer's own test would refuse to begin.
+    /// Returns whether policy and reference differ at step 0 because of it, which the trainer's
+    /// self-test would refuse.
     pub(super) fn breaks_the_self_test(self) -> bool {
         self == Self::WrongReference
     }
 
-    /// The training pairs with the mistake in them.
+    /// Returns the training pairs with the mistake.
     ///
     /// # Errors
     /// A share outside [0, 1].
     ///
     /// # Example
     /// ```
-    /// use hhalign::{batch::{TokenizedPair, TokenizedPairs}, train::Pitfall};
-    /// let pair = TokenizedPair { prompt: vec![1, 2], chosen: vec![3, 0], rejected: vec![4, 5, 0] };
+    /// use hhalign::data::batch::{TokenizedPair, TokenizedPairs};
+    /// use hhalign::train::Pitfall;
+    /// let (prompt, chosen, rejected) = (vec![1, 2], vec![3, 0], vec![4, 5, 0]);
+    /// let pair = TokenizedPair { prompt, chosen, rejected };
     /// let pairs = TokenizedPairs::from_ids(vec![pair], 8, 0);
     /// assert_eq!(Pitfall::NoEos.apply(&pairs, 0)?.pairs[0].chosen, [3]);
     /// assert_eq!(Pitfall::UnmaskedPrompt.apply(&pairs, 0)?.pairs[0].chosen, [2, 3, 0]);
-    /// # Ok::<(), hhalign::error::Error>(())
+    /// # Ok::<(), hhalign::base::error::Error>(())
     /// ```
-    pub fn apply<'a>(&self, pairs: &'a TokenizedPairs, seed: u64) -> Result<Cow<'a, TokenizedPairs>> {
+    pub fn apply<'a>(
+        &self,
+        pairs: &'a TokenizedPairs,
+        seed: u64,
+    ) -> Result<Cow<'a, TokenizedPairs>> {
         let eos = pairs.eos_id();
         let changed: Vec<TokenizedPair> = match *self {
             Self::WrongReference | Self::DropoutLeftOn => return Ok(Cow::Borrowed(pairs)),
-            // All of the prompt but its first token, which has nothing before it, becomes part of the reply.
+            // The first token stays the prompt, since nothing precedes it; the rest becomes part of
+            // the reply.
             Self::UnmaskedPrompt => each(pairs, |p| {
-                let with_prompt = |reply: &[u32]| p.prompt.iter().skip(1).chain(reply).copied().collect();
+                let with_prompt =
+                    |reply: &[u32]| p.prompt.iter().skip(1).chain(reply).copied().collect();
                 TokenizedPair {
                     prompt: p.prompt[..p.prompt.len().min(1)].to_vec(),
                     chosen: with_prompt(&p.chosen),
@@ -86,27 +96,47 @@ impl Pitfall {
                 }
             }),
             Self::NoEos => each(pairs, |p| {
-                let open = |reply: &[u32]| match reply.split_last() {
+                let without_eos = |reply: &[u32]| match reply.split_last() {
                     Some((last, rest)) if *last == eos && !rest.is_empty() => rest.to_vec(),
                     _ => reply.to_vec(),
                 };
-                TokenizedPair { prompt: p.prompt.clone(), chosen: open(&p.chosen), rejected: open(&p.rejected) }
+                TokenizedPair {
+                    prompt: p.prompt.clone(),
+                    chosen: without_eos(&p.chosen),
+                    rejected: without_eos(&p.rejected),
+                }
             }),
             Self::PaddingLeak => {
-                let longest = pairs.pairs.iter().map(|p| p.chosen.len().max(p.rejected.len())).max().unwrap_or(0);
+                let longest = pairs
+                    .pairs
+                    .iter()
+                    .map(|p| p.chosen.len().max(p.rejected.len()))
+                    .max()
+                    .unwrap_or(0);
                 each(pairs, |p| {
                     let padded = |reply: &[u32]| {
                         let mut reply = reply.to_vec();
-                        reply.resize(longest.min(pairs.max_length - p.prompt.len()).max(reply.len()), eos);
+                        reply.resize(
+                            longest.min(pairs.max_length - p.prompt.len()).max(reply.len()),
+                            eos,
+                        );
                         reply
                     };
-                    TokenizedPair { prompt: p.prompt.clone(), chosen: padded(&p.chosen), rejected: padded(&p.rejected) }
+                    TokenizedPair {
+                        prompt: p.prompt.clone(),
+                        chosen: padded(&p.chosen),
+                        rejected: padded(&p.rejected),
+                    }
                 })
             }
             Self::FlippedLabels { share } => {
                 if !(0.0..=1.0).contains(&share) {
-                    let fix = "0.4 makes a clear picture";
-                    return Err(Error::new("the share of flipped labels must lie in [0, 1]", share.to_string(), fix));
+                    let fix = "0.4 shows the effect clearly";
+                    return Err(Error::new(
+                        "the share of flipped labels must lie in [0, 1]",
+                        share.to_string(),
+                        fix,
+                    ));
                 }
                 let mut rng = stream(seed, "flipped labels", &[]);
                 let mut flipped = pairs.pairs.clone();
@@ -122,16 +152,9 @@ impl Pitfall {
     }
 }
 
-fn each(pairs: &TokenizedPairs, change: impl Fn(&TokenizedPair) -> TokenizedPair) -> Vec<TokenizedPair> {
+fn each(
+    pairs: &TokenizedPairs,
+    change: impl Fn(&TokenizedPair) -> TokenizedPair,
+) -> Vec<TokenizedPair> {
     pairs.pairs.iter().map(change).collect()
-}
-
-impl TrainConfig {
-    /// The pairs as they are, or with the mistake in them that the config asks for.
-    pub(super) fn with_pitfall<'a>(&self, pairs: &'a TokenizedPairs) -> Result<Cow<'a, TokenizedPairs>> {
-        match &self.pitfall {
-            Some(pitfall) => pitfall.apply(pairs, self.seed),
-            None => Ok(Cow::Borrowed(pairs)),
-        }
-    }
 }

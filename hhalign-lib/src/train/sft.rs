@@ -1,57 +1,38 @@
-//! Supervised fine-tuning: imitate the preferred replies, and nothing but the replies.
+//! Supervised fine-tuning: imitate the preferred replies, and not the prompts.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
-use serde::{Deserialize, Serialize};
 
-use super::TrainConfig;
 use super::objective::{Metrics, Objective, Pass, PassGradient, Scored, gradient_of};
 use super::outcome::Outcome;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, Sft};
 use super::trainer;
-use crate::batch::{Side, TokenizedPairs};
-use crate::error::{Error, Result};
-use crate::executor::{self, Executor, Forward};
-use crate::fused::{Compute, Packed};
+use crate::base::error::{Error, Result};
+use crate::compute::Compute;
+use crate::compute::executor;
+use crate::compute::executor::{Executor, Forward};
+use crate::data::batch::{Side, TokenizedPairs};
+use crate::data::packed::Packed;
+use crate::infer::score;
 use crate::model::Gpt;
-use crate::score;
-
-/// Supervised fine-tuning on the chosen replies.
-///
-/// The loss is the mean over reply tokens of -log π(token | before): prompts and padding are masked.
-///
-/// # Example
-/// ```
-/// use hhalign::{batch::TokenizedPairs, data::Dataset, model::{Gpt, GptConfig}, tokenize::Tokenizer, train::Sft};
-/// let data = Dataset::embedded(1, 40)?;
-/// let tokenizer = Tokenizer::train(&data.pairs, 300)?;
-/// let pairs = TokenizedPairs::new(&data.pairs, &tokenizer, 128)?;
-/// let config = GptConfig { vocab_size: 300, block_size: 128, n_layer: 1, n_head: 2, n_embd: 16, dropout: 0.0, layer_norm_epsilon: 1e-5 };
-/// let mut model = Gpt::new(config, 1)?;
-/// let mut sft = Sft::default();
-/// (sft.train.max_steps, sft.train.warmup_steps, sft.train.batch_size, sft.train.progress) = (2, 1, 4, false);
-/// let run = sft.fit(&mut model, &pairs, &pairs)?;
-/// assert_eq!(run.steps, 2);
-/// # Ok::<(), hhalign::error::Error>(())
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Sft {
-    /// How to go through the data.
-    pub train: TrainConfig,
-}
 
 impl Sft {
-    /// Trains `model` on `pairs` and watches its loss on `held_out`; the model ends with its last weights.
+    /// Trains `model` on `pairs` and evaluates on `held_out`; the model keeps its last weights.
     ///
     /// # Errors
     /// A setting out of range, or pairs that do not fit the model.
-    pub fn fit(&self, model: &mut Gpt, pairs: &TokenizedPairs, held_out: &TokenizedPairs) -> Result<Outcome> {
+    pub fn fit(
+        &self,
+        model: &mut Gpt,
+        pairs: &TokenizedPairs,
+        held_out: &TokenizedPairs,
+    ) -> Result<Outcome> {
         trainer::fit(&mut self.objective(pairs, held_out)?, &Recipe::Sft(self.clone()), model, None)
     }
 
-    /// Goes on from a checkpoint, and ends as the uninterrupted run would have.
+    /// Resumes from a checkpoint and ends with the same bits as an uninterrupted run.
     ///
     /// # Errors
     /// The checkpoint was written with other settings, data or model.
@@ -80,9 +61,7 @@ impl Sft {
     }
 }
 
-/// The metrics of a progress line.
-pub(crate) const HEADLINE: &[&str] = &["loss", "eval_loss"];
-
+/// The objective of supervised fine-tuning.
 pub(super) struct SftObjective<'a> {
     pairs: Cow<'a, TokenizedPairs>,
     held_out: &'a TokenizedPairs,
@@ -121,35 +100,53 @@ impl Objective for SftObjective<'_> {
         gradient_of(forward, |scored| self.loss(pass, scored, log))
     }
 
-    fn evaluate(&self, _policy: &Gpt, _head: &[f32], executor: &mut dyn Executor) -> Result<Vec<(String, f64)>> {
+    fn evaluate(
+        &self,
+        _policy: &Gpt,
+        _head: &[f32],
+        executor: &mut dyn Executor,
+    ) -> Result<Vec<(String, f64)>> {
         Ok(vec![("eval_loss".into(), mean_nll(executor, self.held_out, self.share_prompts)?)])
     }
 
     fn set_beta(&mut self, beta: f64) -> Result<()> {
-        Err(Error::new("supervised fine-tuning has no beta", beta.to_string(), "set it on a DPO run"))
+        Err(Error::new(
+            "supervised fine-tuning has no beta",
+            beta.to_string(),
+            "set it on a DPO run",
+        ))
     }
 }
 
 impl SftObjective<'_> {
-    fn loss(&self, pass: &Pass<'_>, scored: &Scored<'_>, log: Option<&mut Metrics>) -> Result<Tensor> {
+    fn loss(
+        &self,
+        pass: &Pass<'_>,
+        scored: &Scored<'_>,
+        log: Option<&mut Metrics>,
+    ) -> Result<Tensor> {
         let sum = scored.logps.values.sum_all()?;
         if let (Some(metrics), Some(stats)) = (log, scored.stats) {
             let n = self.pairs.n_reply_tokens(pass.pairs, Side::Chosen) as f64;
             let entropy: f64 = stats.entropy.iter().copied().map(f64::from).sum();
-            metrics.add("loss", -number(&sum)? / n, n);
-            metrics.add("mean_token_accuracy", stats.right.iter().filter(|r| **r).count() as f64 / n, n);
+            metrics.add("loss", -to_f64(&sum)? / n, n);
+            metrics.add(
+                "mean_token_accuracy",
+                stats.right.iter().filter(|r| **r).count() as f64 / n,
+                n,
+            );
             metrics.add("entropy", entropy / n, n);
         }
         Ok((sum * (-1.0 / self.pairs.n_reply_tokens(pass.batch, Side::Chosen) as f64))?)
     }
 }
 
-/// What decides an SFT run's numbers besides its [`TrainConfig`].
+/// Returns everything that affects an SFT run's numbers, except its [`TrainConfig`].
 pub(super) fn identity(held_out_hash: &str) -> String {
     format!("sft, held-out {held_out_hash}")
 }
 
-/// Mean -log π of the chosen replies' tokens, in nats, over all pairs.
+/// Returns the mean -log π of the chosen replies' tokens, in nats, over all pairs.
 ///
 /// # Errors
 /// The pairs do not fit the model.
@@ -157,20 +154,28 @@ pub fn evaluate_replies(model: &Gpt, pairs: &TokenizedPairs) -> Result<f64> {
     evaluate_replies_with(model, pairs, &Compute::default())
 }
 
-/// [`evaluate_replies`] in the way that a run computes.
+/// Evaluates as [`evaluate_replies`] does, with a run's `compute`.
 ///
 /// # Errors
-/// The pairs do not fit the model, or the hardware cannot do what `compute` asks for.
-pub fn evaluate_replies_with(model: &Gpt, pairs: &TokenizedPairs, compute: &Compute) -> Result<f64> {
+/// The pairs do not fit the model, or the hardware does not support `compute`.
+pub fn evaluate_replies_with(
+    model: &Gpt,
+    pairs: &TokenizedPairs,
+    compute: &Compute,
+) -> Result<f64> {
     mean_nll(&mut *executor::for_model(compute, model)?, pairs, compute.share_prompts)
 }
 
-fn mean_nll(executor: &mut dyn Executor, pairs: &TokenizedPairs, share_prompts: bool) -> Result<f64> {
-    let logps = score::score_replies_by(executor, pairs, &[Side::Chosen], share_prompts)?.remove(0);
+fn mean_nll(
+    executor: &mut dyn Executor,
+    pairs: &TokenizedPairs,
+    share_prompts: bool,
+) -> Result<f64> {
+    let logps = score::score_replies_on(executor, pairs, &[Side::Chosen], share_prompts)?.remove(0);
     let tokens: usize = pairs.pairs.iter().map(|p| p.chosen.len()).sum();
     Ok(-logps.into_iter().map(f64::from).sum::<f64>() / tokens as f64)
 }
 
-fn number(x: &Tensor) -> Result<f64> {
+fn to_f64(x: &Tensor) -> Result<f64> {
     Ok(x.to_dtype(DType::F64)?.to_scalar()?)
 }

@@ -1,5 +1,5 @@
-//! What a run is between two steps, and how that becomes a checkpoint: weights, best weights, optimiser, cursor,
-//! history and config in one file.
+//! The state of a run between two steps, and its checkpoint: weights, best weights, optimiser,
+//! step, history and config in one file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::head::{HEAD, Head};
 use super::history::Mark;
 use super::{History, TrainConfig};
-use crate::checkpoint::{read_metadata, read_tensors, write_tensors};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::compute::optim::{AdamW, VectorAdamW};
+use crate::model::checkpoint::{read_metadata, read_tensors, write_tensors};
 use crate::model::{Gpt, GptConfig};
-use crate::optim::{AdamW, VectorAdamW};
 
-/// A setting that was changed while the run went on.
+/// A setting that was changed during the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Change {
     LearningRate(f64),
@@ -31,16 +31,18 @@ impl Change {
     }
 }
 
-/// What a run is at a step, besides its tensors. The step is the data cursor and the state of every random stream.
+/// The state of a run at a step, without tensors. The step is also the position in the data and the
+/// state of every random stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// The checkpoint's format; files from before it was written down have format 1.
+    /// The checkpoint's format; files without this field have format 1.
     #[serde(default = "first_format")]
     pub(crate) format: u32,
-    /// `sft`, `dpo` or `reward` with its settings, as one text: two runs go together when it is equal.
+    /// `sft`, `dpo` or `reward` with its settings as text; a checkpoint and a run match if it is
+    /// equal.
     pub(crate) objective: String,
     pub(crate) config: TrainConfig,
-    /// The model the weights belong to: the same shapes may hide another number of heads or another dropout.
+    /// The model of the weights: equal shapes may hide another number of heads or another dropout.
     pub(crate) model: GptConfig,
     /// Hash of the training pairs' ids.
     pub(crate) data: String,
@@ -49,9 +51,9 @@ pub(crate) struct State {
     pub(crate) seconds: f64,
     pub(crate) best: Option<(usize, f64)>,
     pub(crate) evaluations_without_gain: usize,
-    /// The step of the last evaluation: one that is due and has not been made comes first when a run goes on.
+    /// The step of the last evaluation; a resumed run first makes an evaluation that is due.
     pub(crate) evaluated_at: Option<usize>,
-    /// Settings changed on the way, in the order in which that happened.
+    /// Settings changed during the run, in order.
     #[serde(default)]
     pub(crate) changes: Vec<Change>,
     pub(crate) history: History,
@@ -63,11 +65,11 @@ pub(crate) struct Progress {
     pub(crate) state: State,
     pub(crate) optimizer: AdamW,
     pub(crate) best: BTreeMap<String, Tensor>,
-    /// What a reward model has above the model.
+    /// The head of a reward model.
     pub(crate) head: Option<Head>,
 }
 
-/// Under what a checkpoint's header holds the state of its run.
+/// The header key of a run's state in a checkpoint.
 const STATE: &str = "hhalign_run";
 /// The header key of version 0.1's reward checkpoints.
 const OLD_REWARD_STATE: &str = "hhalign_reward";
@@ -77,27 +79,28 @@ fn first_format() -> u32 {
 }
 
 impl State {
-    /// The format that is written: 2 since it is written down, and since a head may be among the tensors.
+    /// The format that is written. Format 2 added this field and the tensors of a head.
     pub(crate) const FORMAT: u32 = 2;
 
-    /// Refuses a format that this version does not know.
+    /// Checks that this version knows the format.
     pub(crate) fn check_format(&self, path: &Path) -> Result<()> {
         if self.format <= Self::FORMAT {
             return Ok(());
         }
         let got = format!("format {}, this version knows up to {}", self.format, Self::FORMAT);
-        Err(Error::new("a checkpoint of a newer hhalign", got, "update hhalign").at(path.display()))
+        Err(Error::data("a checkpoint of a newer hhalign", got, "update hhalign")
+            .at(path.display()))
     }
 }
 
 impl Progress {
-    /// Writes a change down, so that a resumed run knows it and a figure shows it.
+    /// Records a change, so that a resumed run applies it and a figure shows it.
     pub(super) fn record(&mut self, change: Change) {
         let state = &mut self.state;
         state.changes.push(change);
         state.history.marks.push(Mark { step: state.step, text: change.text() });
         if matches!(change, Change::Beta(_)) {
-            // Losses under two betas do not compare: the best step starts over.
+            // Losses under different betas are not comparable, so the best step is reset.
             (state.best, state.evaluations_without_gain) = (None, 0);
         }
     }
@@ -111,7 +114,8 @@ impl Progress {
         ];
         if let Some(head) = &self.head {
             let optimizer = &head.optimizer;
-            let vectors = [&head.weights, &head.best, optimizer.first_moments(), optimizer.second_moments()];
+            let vectors =
+                [&head.weights, &head.best, optimizer.first_moments(), optimizer.second_moments()];
             for ((_, group), values) in groups.iter_mut().zip(vectors) {
                 group.insert(HEAD.into(), Head::tensor(values)?);
             }
@@ -120,23 +124,34 @@ impl Progress {
             group.into_iter().map(move |(name, tensor)| (format!("{prefix}/{name}"), tensor))
         });
         let state = State { format: State::FORMAT, ..self.state.clone() };
-        write_tensors(path, &named.collect(), HashMap::from([(STATE.to_string(), serde_json::to_string(&state)?)]))
+        write_tensors(
+            path,
+            &named.collect(),
+            HashMap::from([(STATE.to_string(), serde_json::to_string(&state)?)]),
+        )
     }
 
-    /// Reads a checkpoint into `model`; `objective`, `config` and `data` must be those it was written with.
-    pub(crate) fn load(path: &Path, model: &Gpt, objective: &str, config: &TrainConfig, data: &str) -> Result<Self> {
+    /// Reads a checkpoint into `model`; `objective`, `config` and `data` must be those of the
+    /// checkpoint.
+    pub(crate) fn load(
+        path: &Path,
+        model: &Gpt,
+        objective: &str,
+        config: &TrainConfig,
+        data: &str,
+    ) -> Result<Self> {
         read_state(path)?.check(model, objective, config, data)?;
         Self::read(path, model)
     }
 
-    /// Reads a checkpoint into `model` without asking whose it is.
+    /// Reads a checkpoint into `model` without checking that it belongs to this run.
     pub(crate) fn read(path: &Path, model: &Gpt) -> Result<Self> {
         let state = read_state(path)?;
         let mut groups: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
         for (name, tensor) in read_tensors(path)? {
-            let (group, name) = name
-                .split_once('/')
-                .ok_or_else(|| Error::new("an unknown tensor in a checkpoint", name.as_str(), "write it again"))?;
+            let (group, name) = name.split_once('/').ok_or_else(|| {
+                Error::data("an unknown tensor in a checkpoint", name.as_str(), "write it again")
+            })?;
             groups.entry(group.into()).or_default().insert(name.into(), tensor);
         }
         let mut take = |group: &str| groups.remove(group).unwrap_or_default();
@@ -147,43 +162,46 @@ impl Progress {
         }
         let head = match <[Vec<f32>; 4]>::try_from(heads) {
             Ok([weights, best, first, second]) => {
-                let optimizer = VectorAdamW::restore(state.config.adamw.clone(), state.step, first, second);
+                let optimizer =
+                    VectorAdamW::restore(state.config.adamw.clone(), state.step, first, second);
                 Some(Head { weights, optimizer, best })
             }
             Err(none) if none.is_empty() => None,
             Err(some) => {
                 let got = format!("{} of 4 vectors", some.len());
-                return Err(Error::new("a checkpoint with half a head", got, "write it again").at(path.display()));
+                return Err(Error::data("a checkpoint with half a head", got, "write it again")
+                    .at(path.display()));
             }
         };
         let [weights, best, first, second] = groups;
         model.assign(&weights)?;
-        let optimizer = AdamW::restore(state.config.adamw.clone(), &model.config, state.step, &first, &second)?;
+        let optimizer =
+            AdamW::restore(state.config.adamw.clone(), &model.config, state.step, &first, &second)?;
         Ok(Self { state, optimizer, best, head })
     }
 }
 
-/// What a checkpoint says of its run, without its tensors.
+/// Reads the state of a checkpoint, without its tensors.
 fn read_state(path: &Path) -> Result<State> {
     let state = peek_state(path)?;
     state.check_format(path)?;
     Ok(state)
 }
 
-/// [`read_state`] of any format.
+/// Reads the state of a checkpoint of any format.
 pub(crate) fn peek_state(path: &Path) -> Result<State> {
     let metadata = read_metadata(path)?;
     let text = metadata.get(STATE).ok_or_else(|| {
         let refused = match metadata.contains_key(OLD_REWARD_STATE) {
-            true => Error::new(
+            true => Error::data(
                 "a reward model's checkpoint in the format of version 0.1",
                 "a training that was interrupted before this version",
                 "delete this file: the training begins again",
             ),
-            false => Error::new(
+            false => Error::data(
                 "not a run's checkpoint",
                 "a safetensors file without a run in it",
-                "give the file that TrainConfig::checkpoint named",
+                "give a file written by TrainConfig::checkpoint",
             ),
         };
         refused.at(path.display())
@@ -194,7 +212,7 @@ pub(crate) fn peek_state(path: &Path) -> Result<State> {
 impl State {
     fn check(&self, model: &Gpt, objective: &str, config: &TrainConfig, data: &str) -> Result<()> {
         let differs = |what: &str, then: &str, now: &str| {
-            Err(Error::new(
+            Err(Error::data(
                 format!("the checkpoint belongs to another {what}"),
                 format!("saved with {then}, now {now}"),
                 "resume with the settings it was saved with, or start afresh",
@@ -206,12 +224,20 @@ impl State {
         if self.model != model.config {
             return differs("model", &format!("{:?}", self.model), &format!("{:?}", model.config));
         }
-        let (then, now) = (self.config.deciding()?, config.deciding()?);
+        let (then, now) = (self.config.identity()?, config.identity()?);
         if then != now {
-            let changed = then.as_object().into_iter().flatten().filter(|(name, value)| now[name.as_str()] != **value);
+            let changed = then
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(name, value)| now[name.as_str()] != **value);
             let names: Vec<&String> = changed.map(|(name, _)| name).collect();
             let of = |config: &serde_json::Value| {
-                names.iter().map(|n| format!("{n} = {}", config[n.as_str()])).collect::<Vec<_>>().join(", ")
+                names
+                    .iter()
+                    .map(|n| format!("{n} = {}", config[n.as_str()]))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             };
             return differs("training config", &of(&then), &of(&now));
         }

@@ -1,14 +1,14 @@
-//! One optimiser step: its passes, and the objective between forward and backward pass.
+//! One optimiser step: its passes, and the objective between the forward and the backward pass.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::TrainConfig;
 use super::objective::{Metrics, Objective, Pass};
-use crate::error::Result;
-use crate::executor::{Forward, StepWork, Upstream};
-use crate::fused::Packed;
+use crate::base::error::Result;
+use crate::compute::executor::{Forward, StepWork, Upstream};
+use crate::data::packed::Packed;
 
-/// One step: which pairs, for what, and how.
+/// One step: its pairs, its objective and its settings.
 pub(super) struct Step<'a> {
     objective: &'a dyn Objective,
     config: &'a TrainConfig,
@@ -20,7 +20,7 @@ pub(super) struct Step<'a> {
     reports: Vec<Mutex<Report>>,
 }
 
-/// Metrics and head gradient of a pass.
+/// The metrics and the head's gradient of a pass.
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) metrics: Metrics,
@@ -29,7 +29,7 @@ pub(super) struct Report {
 }
 
 impl<'a> Step<'a> {
-    /// The step of number `number` on the pairs of `batch`.
+    /// Makes the step of number `number` on the pairs of `batch`.
     pub(super) fn new(
         objective: &'a dyn Objective,
         config: &'a TrainConfig,
@@ -43,11 +43,11 @@ impl<'a> Step<'a> {
         Self { objective, config, head, batch, number, log, passes, reports }
     }
 
-    fn of(&self, pass: usize) -> Pass<'_> {
+    fn pass(&self, pass: usize) -> Pass<'_> {
         Pass { pairs: &self.passes[pass], batch: self.batch, step: self.number }
     }
 
-    /// The reports of all passes, added up in the order of the passes.
+    /// Sums the reports of all passes, in order.
     pub(super) fn report(self) -> Report {
         let mut sum = Report::default();
         for report in self.reports {
@@ -61,7 +61,7 @@ impl<'a> Step<'a> {
 }
 
 impl StepWork for Step<'_> {
-    fn number(&self) -> usize {
+    fn index(&self) -> usize {
         self.number
     }
 
@@ -70,7 +70,7 @@ impl StepWork for Step<'_> {
     }
 
     fn pack(&self, pass: usize) -> Result<Packed> {
-        self.objective.pack(&self.of(pass), &self.config.compute)
+        self.objective.pack(&self.pass(pass), &self.config.compute)
     }
 
     fn wants_stats(&self) -> bool {
@@ -78,13 +78,13 @@ impl StepWork for Step<'_> {
     }
 
     fn constant_grad(&self, pass: usize, packed: &Packed) -> Option<Vec<f32>> {
-        self.objective.constant_grad(&self.of(pass), packed)
+        self.objective.constant_grad(&self.pass(pass), packed)
     }
 
     fn upstream(&self, pass: usize, forward: &Forward) -> Result<Upstream> {
         let mut metrics = Metrics::default();
         let log = self.log.then_some(&mut metrics);
-        let gradient = self.objective.gradient(&self.of(pass), forward, self.head, log)?;
+        let gradient = self.objective.gradient(&self.pass(pass), forward, self.head, log)?;
         let report = Report { metrics, dhead: gradient.dhead };
         *self.reports[pass].lock().unwrap_or_else(PoisonError::into_inner) = report;
         Ok(gradient.upstream)

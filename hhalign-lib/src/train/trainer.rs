@@ -1,4 +1,4 @@
-//! The one training loop: evaluate if due, obey requests, save if due, take a step.
+//! The training loop: evaluate if due, apply requests, save if due, take a step.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,14 +14,15 @@ use super::outcome::Outcome;
 use super::recipe::Recipe;
 use super::state::{Change, Progress, State};
 use super::step::{Report, Step};
-use crate::error::{Error, Result};
-use crate::executor::{self, DropoutPlan, Executor};
-use crate::gradients::clip_scale;
+use crate::base::error::{Error, Result};
+use crate::base::parallel;
+use crate::compute::executor;
+use crate::compute::executor::{DropoutPlan, Executor};
+use crate::compute::gradients::clip_scale;
+use crate::compute::optim::{AdamW, cosine_schedule};
 use crate::model::Gpt;
-use crate::optim::{AdamW, cosine_schedule};
-use crate::parallel;
 
-/// Runs to the end in this thread.
+/// Trains to the end in this thread.
 pub(crate) fn fit(
     objective: &mut dyn Objective,
     recipe: &Recipe,
@@ -32,7 +33,8 @@ pub(crate) fn fit(
     train(objective, recipe, model, &progress, &ConsoleObserver { recipe })
 }
 
-/// Checks that a run can begin, and gives its state: a fresh one, or that of a checkpoint, which goes into `model`.
+/// Checks that a run can begin and returns its state: a new one, or that of a checkpoint, whose
+/// weights are loaded into `model`.
 pub(super) fn begin(
     objective: &dyn Objective,
     config: &TrainConfig,
@@ -44,7 +46,7 @@ pub(super) fn begin(
         return Err(Error::new(
             "a frozen model cannot be trained",
             "a model made by Gpt::freeze",
-            "use Gpt::fork for a copy that can",
+            "use Gpt::fork for a copy that can be trained",
         ));
     }
     let data = objective.data();
@@ -52,7 +54,11 @@ pub(super) fn begin(
         return Err(Error::new("no pair to train on", "0 pairs", "pass training pairs"));
     }
     if objective.held_out().is_empty() {
-        return Err(Error::new("no pair to watch the run on", "0 held-out pairs", "pass held-out pairs"));
+        return Err(Error::new(
+            "no held-out pair to evaluate on",
+            "0 held-out pairs",
+            "pass held-out pairs",
+        ));
     }
     if data.max_length > model.config.block_size {
         return Err(Error::new(
@@ -81,11 +87,16 @@ pub(super) fn begin(
         history: History::default(),
     };
     let head = objective.has_head().then(|| Head::zeros(model.config.n_embd, &config.adamw));
-    Ok(Progress { state, optimizer: AdamW::new(config.adamw.clone(), &model.config), best: BTreeMap::new(), head })
+    Ok(Progress {
+        state,
+        optimizer: AdamW::new(config.adamw.clone(), &model.config),
+        best: BTreeMap::new(),
+        head,
+    })
 }
 
-/// Takes steps until the end, early stopping or a request. `progress` and the weights change under its lock only, so that
-/// another thread may read both at any time.
+/// Takes steps until the last one, early stopping or a stop request. `progress` and the weights
+/// change only under the lock of `progress`, so that another thread may read both at any time.
 pub(super) fn train(
     objective: &mut dyn Objective,
     recipe: &Recipe,
@@ -96,7 +107,8 @@ pub(super) fn train(
     let config = recipe.train();
     let dropout = DropoutPlan { probability: config.dropout(model), seed: config.seed };
     let before = read(progress).state.seconds;
-    let executor = executor::for_training(&config.compute, model, &read(progress).optimizer, dropout)?;
+    let executor =
+        executor::for_training(&config.compute, model, &read(progress).optimizer, dropout)?;
     let mut trainer = Trainer {
         objective,
         config,
@@ -113,7 +125,7 @@ pub(super) fn train(
     Ok(read(progress).outcome(recipe, trainer.stopped_early))
 }
 
-/// A run and what it needs to take a step.
+/// A run with everything that a step needs.
 struct Trainer<'a> {
     objective: &'a mut dyn Objective,
     config: &'a TrainConfig,
@@ -122,14 +134,14 @@ struct Trainer<'a> {
     observer: &'a dyn Observer,
     executor: Box<dyn Executor + 'a>,
     clock: RunClock,
-    /// The peak of the learning rate in force.
+    /// The current peak of the learning rate.
     peak_rate: f64,
     epoch: Epoch,
-    /// Whether patience ended it.
+    /// Whether the run ended by early stopping (`patience`).
     stopped_early: bool,
 }
 
-/// Wall-clock time of all parts of a run.
+/// The wall-clock time of a run, over all resumed parts.
 struct RunClock {
     begun: Instant,
     before: f64,
@@ -158,7 +170,7 @@ impl Trainer<'_> {
         let mut has_stepped = false;
         loop {
             self.evaluate_if_due()?;
-            let ends = self.obey_requests()?;
+            let ends = self.apply_requests()?;
             if ends || has_stepped {
                 self.save_if_due(if ends { SavePoint::End } else { SavePoint::Step })?;
             }
@@ -184,27 +196,34 @@ impl Trainer<'_> {
         self.sync()?;
         let head = self.head_weights();
         let (objective, model) = (&*self.objective, self.model);
-        // The composed model trains with dropout; an evaluation has none, and computes as the reference was scored.
+        // Training with dropout uses the composed model. Evaluation runs without dropout, on the
+        // same path that scored the reference.
         let dropout = self.config.dropout(model);
         let mut without_dropout = executor::for_evaluation(&self.config.compute, model, dropout)?;
         let executor = without_dropout.as_deref_mut().unwrap_or(&mut *self.executor);
-        let metrics = parallel::behind(self.observer.gate(), || objective.evaluate(model, &head, executor))?;
+        let metrics = parallel::with_gate(self.observer.gate(), || {
+            objective.evaluate(model, &head, executor)
+        })?;
         write(self.progress).evaluated(metrics, self.model)
     }
 
-    /// Applies what was requested; true where the run ends here.
-    fn obey_requests(&mut self) -> Result<bool> {
+    /// Applies the requests; returns whether the run ends here.
+    fn apply_requests(&mut self) -> Result<bool> {
         let requests = loop {
             if self.observer.wants_weights() {
                 self.sync()?;
             }
-            // None: a pause came in between, and its readers need the weights first.
+            // `None` means that the run was paused after the check above. The weights must be
+            // synced before it waits, because they may be read during the pause.
             if let Some(requests) = self.observer.requests() {
                 break requests;
             }
         };
-        let end = self.config.stop_at.map_or(self.config.max_steps, |stop| stop.min(self.config.max_steps));
-        // Before the changes: under another β the best step is sought from the start.
+        let end = self
+            .config
+            .stop_at
+            .map_or(self.config.max_steps, |stop| stop.min(self.config.max_steps));
+        // Patience is checked before the changes are applied, because a new β resets the best step.
         self.stopped_early = self.is_out_of_patience();
         let ends = self.read().state.step >= end || self.stopped_early || requests.stop;
         if !requests.changes.is_empty() {
@@ -231,14 +250,26 @@ impl Trainer<'_> {
         let step = self.read().state.step;
         let per_epoch = self.order_epoch(step);
         let batch = &self.epoch.batches[step % per_epoch];
-        let rate = cosine_schedule(step, config.warmup_steps, config.max_steps, self.peak_rate, config.min_lr_ratio);
-        let log = (step + 1).is_multiple_of(config.log_every) || step == 0 || step + 1 == config.max_steps;
+        let rate = cosine_schedule(
+            step,
+            config.warmup_steps,
+            config.max_steps,
+            self.peak_rate,
+            config.min_lr_ratio,
+        );
+        let log = (step + 1).is_multiple_of(config.log_every)
+            || step == 0
+            || step + 1 == config.max_steps;
         let head = self.head_weights();
         let work = Step::new(&*self.objective, config, &head, batch, step, log);
         let executor = &mut self.executor;
-        let of_model = parallel::behind(self.observer.gate(), || executor.gradients(&work))?;
+        let model_norm = parallel::with_gate(self.observer.gate(), || executor.gradients(&work))?;
         let Report { mut metrics, dhead } = work.report();
-        let norm = if dhead.is_empty() { of_model } else { (of_model.powi(2) + square_sum(&dhead)).sqrt() };
+        let norm = if dhead.is_empty() {
+            model_norm
+        } else {
+            (model_norm.powi(2) + square_sum(&dhead)).sqrt()
+        };
         let tokens = self.objective.tokens(batch) as f64;
 
         let mut progress = write(self.progress);
@@ -271,7 +302,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Orders the batches of the epoch that a step belongs to; returns how many steps an epoch has.
+    /// Prepares the batches of a step's epoch; returns the number of steps in an epoch.
     fn order_epoch(&mut self, step: usize) -> usize {
         let data = self.objective.data();
         let per_epoch = data.len().div_ceil(self.config.batch_size);
@@ -293,7 +324,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// Brings weights and moments on this processor up to date.
+    /// Copies the weights and moments to main memory if the copies there are stale.
     fn sync(&mut self) -> Result<()> {
         let mut progress = write(self.progress);
         self.executor.sync_weights()?;
@@ -306,13 +337,15 @@ impl Trainer<'_> {
         read(self.progress)
     }
 
-    /// The head's weights at this step; none for an objective without one.
+    /// Returns the head's weights at this step, or an empty vector if there is no head.
     fn head_weights(&self) -> Vec<f32> {
         self.read().head.as_ref().map(|head| head.weights.clone()).unwrap_or_default()
     }
 
     fn is_out_of_patience(&self) -> bool {
-        self.config.patience.is_some_and(|patience| self.read().state.evaluations_without_gain >= patience)
+        self.config
+            .patience
+            .is_some_and(|patience| self.read().state.evaluations_without_gain >= patience)
     }
 
     fn seconds(&self) -> f64 {
@@ -320,7 +353,7 @@ impl Trainer<'_> {
     }
 }
 
-/// The most memory that this process has held so far, in MB; known on Linux.
+/// Returns the peak memory of this process in MB, or `None` if not on Linux.
 fn peak_memory_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

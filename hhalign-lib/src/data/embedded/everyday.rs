@@ -1,6 +1,6 @@
 //! Everyday topics outside the house: travel, music, sport, writing, money, study.
 
-use super::grammar::{Topic, chat, how, idea};
+use super::topic::{Topic, chat, how, idea};
 
 pub(super) const TOPICS: &[Topic] = &[
     Topic {
@@ -190,7 +190,13 @@ pub(super) const TOPICS: &[Topic] = &[
     },
     Topic {
         name: "study",
-        objects: &["the maths test", "the history exam", "the spelling test", "the biology exam", "the French exam"],
+        objects: &[
+            "the maths test",
+            "the history exam",
+            "the spelling test",
+            "the biology exam",
+            "the French exam",
+        ],
         facts: &[],
         acts: &[
             how(

@@ -1,6 +1,6 @@
-//! Topics to explain. What each object is stands in `facts`, and a full or short reply quotes it.
+//! Topics to explain. `facts` says what each object is, and a full or short reply quotes it.
 
-use super::grammar::{Topic, chat, how, what};
+use super::topic::{Topic, chat, how, what};
 
 pub(super) const TOPICS: &[Topic] = &[
     Topic {
@@ -81,7 +81,14 @@ pub(super) const TOPICS: &[Topic] = &[
     },
     Topic {
         name: "inventions",
-        objects: &["the wheel", "the compass", "the telephone", "the printing press", "the steam engine", "the clock"],
+        objects: &[
+            "the wheel",
+            "the compass",
+            "the telephone",
+            "the printing press",
+            "the steam engine",
+            "the clock",
+        ],
         facts: &[
             "a round tool that makes carts roll",
             "a needle that points to the north",

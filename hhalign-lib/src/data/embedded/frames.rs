@@ -1,12 +1,13 @@
-//! The question frames. A held-out frame says with words of the training frames what none of those says.
+//! The question frames. A held-out frame uses only words of the training frames, in a combination
+//! that none of them has.
 
-/// Frames of one form: the first list is for training, the second occurs in held-out prompts only.
+/// The frames of one form: one list for training, one for held-out prompts only.
 pub(super) struct Frames {
     pub train: &'static [&'static str],
     pub held_out: &'static [&'static str],
 }
 
-/// Asked for an infinitive.
+/// Frames for an infinitive.
 pub(super) const HOW_TO: Frames = Frames {
     train: &[
         "How do I {x}?",
@@ -31,7 +32,7 @@ pub(super) const HOW_TO: Frames = Frames {
     ],
 };
 
-/// Asked for something to explain.
+/// Frames for something to explain.
 pub(super) const EXPLAIN: Frames = Frames {
     train: &[
         "What is {x}?",
@@ -45,7 +46,7 @@ pub(super) const EXPLAIN: Frames = Frames {
     held_out: &["Could you explain {x} to my class?", "Tell me about {x} in a few words, please."],
 };
 
-/// Asked for something to plan.
+/// Frames for something to plan.
 pub(super) const IDEAS: Frames = Frames {
     train: &[
         "Give me a few ideas for {x}.",
@@ -59,7 +60,7 @@ pub(super) const IDEAS: Frames = Frames {
     held_out: &["Can you help me with ideas for {x}?", "What do I need to plan {x}?"],
 };
 
-/// Told, with or without a question.
+/// Frames for telling a story, with or without a question.
 pub(super) const CHAT: Frames = Frames {
     train: &[
         "I {x} today and it went well.",
@@ -72,7 +73,7 @@ pub(super) const CHAT: Frames = Frames {
     held_out: &["Guess what, we finally {x} and I am happy.", "Yesterday I {x} and it was so fun."],
 };
 
-/// Later turns are asked in the infinitive only, which every topic has.
+/// Frames of later turns, in the infinitive only, which every topic has.
 pub(super) const FOLLOW_UP: Frames = Frames {
     train: &[
         "Thanks. And how do I {x}?",
@@ -81,10 +82,13 @@ pub(super) const FOLLOW_UP: Frames = Frames {
         "Okay. One more thing, how can I {x}?",
         "Thank you. I also need to {x}. Can you help?",
     ],
-    held_out: &["Okay, thanks. Is there also a good way to {x}?", "Great, that helps. Now how would you {x}?"],
+    held_out: &[
+        "Okay, thanks. Is there also a good way to {x}?",
+        "Great, that helps. Now how would you {x}?",
+    ],
 };
 
-/// Said before a question now and then, in front of every kind of request.
+/// Greetings that may come before a question of any kind.
 pub(super) const GREETINGS: &[&str] = &[
     "Hello.",
     "Hi there.",

@@ -1,8 +1,8 @@
-//! The question side of the grammar: fillers, the prompts made of them, and which are kept out of training.
+//! The question side of the grammar: fillers, the prompts made of them, and the hold-out.
 //!
-//! A prompt is a frame ("How do I {x}?") around a filler, and a filler is an act ("cook {o} for dinner") with an
-//! object ("rice"). Harmful and look-alike requests are asked in the same frames as everyday ones, so that a frame
-//! never gives the kind of a request away.
+//! A prompt is a frame ("How do I {x}?") around a filler, and a filler is an act ("cook {o} for
+//! dinner") with an object ("rice"). Harmful and look-alike requests use the same frames as
+//! everyday ones, so that a frame never reveals the kind of a request.
 
 use std::collections::HashMap;
 
@@ -12,73 +12,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::PromptKind;
 use super::frames::{CHAT, EXPLAIN, FOLLOW_UP, Frames, GREETINGS, HOW_TO, IDEAS};
+use super::topic::{Form, Harm, Topic};
 use super::{everyday, explain, harmful, home, look_alike, look_alike_safe};
 
-/// What kind of phrase an act is, and with it the frames that it fits into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// An infinitive without "to": "cook rice for dinner".
-    HowTo,
-    /// A noun phrase to be explained: "the moon".
-    Explain,
-    /// A noun phrase to be planned: "a dinner with rice".
-    Ideas,
-    /// A past-tense phrase somebody tells about: "cooked rice".
-    Chat,
-}
-
-/// One thing that can be asked, with what a helpful reply says about it.
-#[derive(Debug)]
-pub(super) struct Act {
-    pub form: Form,
-    pub phrase: &'static str,
-    /// The two sentences of a full reply; the first names the object.
-    pub tips: [&'static str; 2],
-    /// The one sentence of a short reply.
-    pub short: &'static str,
-}
-
-/// A benign topic: every act fits every object.
-#[derive(Debug)]
-pub(super) struct Topic {
-    pub name: &'static str,
-    pub acts: &'static [Act],
-    pub objects: &'static [&'static str],
-    /// For topics that explain: what each object is, in the order of `objects`; empty elsewhere.
-    pub facts: &'static [&'static str],
-}
-
-/// A kind of harmful request. It is named, and no text here says how it would be done.
-#[derive(Debug)]
-pub(super) struct Harm {
-    pub name: &'static str,
-    pub acts: &'static [&'static str],
-    pub objects: &'static [&'static str],
-    /// Two better things to do, for the full decline.
-    pub instead: [&'static str; 2],
-}
-
-/// An act in the infinitive.
-pub(super) const fn how(phrase: &'static str, tip: &'static str, more: &'static str, short: &'static str) -> Act {
-    Act { form: Form::HowTo, phrase, tips: [tip, more], short }
-}
-
-/// Something to explain.
-pub(super) const fn what(phrase: &'static str, tip: &'static str, more: &'static str, short: &'static str) -> Act {
-    Act { form: Form::Explain, phrase, tips: [tip, more], short }
-}
-
-/// Something to plan.
-pub(super) const fn idea(phrase: &'static str, tip: &'static str, more: &'static str, short: &'static str) -> Act {
-    Act { form: Form::Ideas, phrase, tips: [tip, more], short }
-}
-
-/// Something somebody tells about.
-pub(super) const fn chat(phrase: &'static str, tip: &'static str, more: &'static str, short: &'static str) -> Act {
-    Act { form: Form::Chat, phrase, tips: [tip, more], short }
-}
-
-/// Which part of a prompt is kept out of training.
+/// The parts of a prompt that are held out from training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HoldOut {
     pub frame: bool,
@@ -86,7 +23,7 @@ pub(super) struct HoldOut {
 }
 
 impl HoldOut {
-    /// Draws a hold-out: about 15 in 100 have one.
+    /// Draws a hold-out: about 15 in 100 prompts have one.
     pub fn draw(rng: &mut ChaCha8Rng) -> Self {
         match rng.random_range(0..100) {
             0..6 => Self { frame: true, filler: false },
@@ -97,7 +34,7 @@ impl HoldOut {
     }
 }
 
-/// One filler: a topic of some kind, one of its acts, one of its objects.
+/// One filler: a topic of one kind, one of its acts and one of its objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ask {
     pub kind: PromptKind,
@@ -106,17 +43,17 @@ pub(super) struct Ask {
     pub object: usize,
 }
 
-/// The tables of everyday topics, in a fixed order.
+/// Returns the everyday topics in a fixed order.
 fn helpful() -> impl Iterator<Item = &'static Topic> {
     home::TOPICS.iter().chain(everyday::TOPICS).chain(explain::TOPICS)
 }
 
-/// The tables of look-alike topics, in a fixed order.
+/// Returns the look-alike topics in a fixed order.
 fn look_alikes() -> impl Iterator<Item = &'static Topic> {
     look_alike::TOPICS.iter().chain(look_alike_safe::TOPICS)
 }
 
-/// How many topics a kind has.
+/// Returns the number of topics of a kind.
 pub(super) fn topic_count(kind: PromptKind) -> usize {
     match kind {
         PromptKind::Helpful => helpful().count(),
@@ -126,7 +63,7 @@ pub(super) fn topic_count(kind: PromptKind) -> usize {
 }
 
 impl Ask {
-    /// Every filler of a kind.
+    /// Returns every filler of a kind.
     pub fn all(kind: PromptKind) -> Vec<Self> {
         let mut asks = Vec::new();
         for topic in 0..topic_count(kind) {
@@ -138,7 +75,7 @@ impl Ask {
         asks
     }
 
-    /// Draws a filler of one everyday topic on the wanted side of the hold-out.
+    /// Draws a filler of one everyday topic, held out or not.
     pub fn draw(rng: &mut ChaCha8Rng, topic: usize, held_out: bool) -> Self {
         let first = Self { kind: PromptKind::Helpful, topic, act: 0, object: 0 };
         loop {
@@ -150,7 +87,7 @@ impl Ask {
         }
     }
 
-    /// The same for a later turn, which is always asked in the infinitive.
+    /// Draws a filler for a later turn, which is always in the infinitive.
     pub fn draw_how_to(rng: &mut ChaCha8Rng, topic: usize, held_out: bool) -> Self {
         loop {
             let ask = Self::draw(rng, topic, held_out);
@@ -160,13 +97,15 @@ impl Ask {
         }
     }
 
-    /// Whether this combination of act and object is kept out of training: one object for each act, a different one
-    /// for neighbouring acts, so that every word stays in training in another combination.
+    /// Returns whether this combination of act and object is held out from training.
+    ///
+    /// Each act holds out one object, and neighbouring acts hold out different ones, so that every
+    /// word stays in training in another combination.
     pub fn held_out(self) -> bool {
         self.object == (2 * self.act + self.topic) % self.objects().len()
     }
 
-    /// The benign topic asked about.
+    /// Returns the benign topic of the request.
     ///
     /// # Panics
     ///
@@ -180,30 +119,38 @@ impl Ask {
         topic.expect("a benign request with a topic of its kind")
     }
 
-    /// The kind of harm asked about.
+    /// Returns the kind of harm of the request.
     pub fn harm(self) -> &'static Harm {
         &harmful::HARMS[self.topic]
     }
 
     fn act_count(self) -> usize {
-        if self.kind == PromptKind::Harmful { self.harm().acts.len() } else { self.benign().acts.len() }
+        if self.kind == PromptKind::Harmful {
+            self.harm().acts.len()
+        } else {
+            self.benign().acts.len()
+        }
     }
 
     fn objects(self) -> &'static [&'static str] {
         if self.kind == PromptKind::Harmful { self.harm().objects } else { self.benign().objects }
     }
 
-    /// The name of the topic.
+    /// Returns the name of the topic.
     pub fn topic_name(self) -> &'static str {
         if self.kind == PromptKind::Harmful { self.harm().name } else { self.benign().name }
     }
 
-    /// The form of the act.
+    /// Returns the form of the act.
     pub fn form(self) -> Form {
-        if self.kind == PromptKind::Harmful { Form::HowTo } else { self.benign().acts[self.act].form }
+        if self.kind == PromptKind::Harmful {
+            Form::HowTo
+        } else {
+            self.benign().acts[self.act].form
+        }
     }
 
-    /// The act with its object, as the asker says it.
+    /// Returns the act with its object, in the asker's words.
     pub fn phrase(self) -> String {
         let phrase = if self.kind == PromptKind::Harmful {
             self.harm().acts[self.act]
@@ -213,22 +160,22 @@ impl Ask {
         phrase.replace("{o}", self.objects()[self.object])
     }
 
-    /// Fills a reply's slots: `{a}` the act, `{o}` the object, `{f}` its fact, capital `{O}` and `{F}` for the start
-    /// of a sentence.
+    /// Fills a reply's slots: `{a}` is the act, `{o}` the object and `{f}` its fact; `{O}` and
+    /// `{F}` begin a sentence.
     pub fn fill(self, text: &str) -> String {
-        let object = turn_round(self.objects()[self.object]);
+        let object = swap_person(self.objects()[self.object]);
         let fact = match self.kind {
             PromptKind::Harmful => "",
             _ => self.benign().facts.get(self.object).copied().unwrap_or(""),
         };
-        text.replace("{a}", &turn_round(&self.phrase()))
+        text.replace("{a}", &swap_person(&self.phrase()))
             .replace("{o}", &object)
             .replace("{O}", &capitalise(&object))
             .replace("{f}", fact)
             .replace("{F}", &capitalise(fact))
     }
 
-    /// The training and the held-out frames of this act.
+    /// Returns the training and held-out frames of this act.
     fn frames(self) -> &'static Frames {
         match self.form() {
             Form::HowTo => &HOW_TO,
@@ -238,20 +185,20 @@ impl Ask {
         }
     }
 
-    /// A first question.
+    /// Draws a first question.
     pub fn question(self, rng: &mut ChaCha8Rng, frame_held_out: bool) -> String {
         let frames = self.frames();
         let frame = pick(rng, if frame_held_out { frames.held_out } else { frames.train });
         frame.replace("{x}", &self.phrase())
     }
 
-    /// A later question.
+    /// Draws a later question.
     pub fn follow_up(self, rng: &mut ChaCha8Rng, frame_held_out: bool) -> String {
         let frame = pick(rng, if frame_held_out { FOLLOW_UP.held_out } else { FOLLOW_UP.train });
         frame.replace("{x}", &self.phrase())
     }
 
-    /// All first questions of this filler that no training prompt asks, without greetings.
+    /// Returns all first questions of this filler that no training prompt asks, without greetings.
     pub fn held_out_questions(self) -> impl Iterator<Item = String> {
         let frames = self.frames();
         let train = if self.held_out() { frames.train } else { &[] };
@@ -259,16 +206,16 @@ impl Ask {
     }
 }
 
-/// Deals the fillers of each kind like cards, each once before any comes again. Drawing them independently would now
-/// and then leave a rare word out of training altogether.
+/// Draws fillers of each kind without replacement, until each was drawn once. Independent draws
+/// would sometimes leave a rare word out of training.
 #[derive(Debug, Default)]
-pub(super) struct Dealer {
+pub(super) struct Sampler {
     decks: HashMap<(PromptKind, bool), Vec<Ask>>,
 }
 
-impl Dealer {
-    /// Deals a filler of one kind on the wanted side of the hold-out.
-    pub fn deal(&mut self, rng: &mut ChaCha8Rng, kind: PromptKind, held_out: bool) -> Ask {
+impl Sampler {
+    /// Draws a filler of one kind, held out or not.
+    pub fn draw(&mut self, rng: &mut ChaCha8Rng, kind: PromptKind, held_out: bool) -> Ask {
         let deck = self.decks.entry((kind, held_out)).or_default();
         if deck.is_empty() {
             deck.extend(Ask::all(kind).into_iter().filter(|ask| ask.held_out() == held_out));
@@ -278,18 +225,18 @@ impl Dealer {
     }
 }
 
-/// Puts a greeting before a question half of the time.
+/// Puts a greeting before a question with probability one half.
 pub(super) fn greet(rng: &mut ChaCha8Rng, question: String) -> String {
     if rng.random_bool(0.5) { format!("{} {question}", pick(rng, GREETINGS)) } else { question }
 }
 
-/// One text of a table.
+/// Draws one text of a table.
 pub(super) fn pick(rng: &mut ChaCha8Rng, table: &[&'static str]) -> &'static str {
     table.choose(rng).expect("no table here is empty")
 }
 
-/// Turns the asker's words round: what is "my boss" in the question is "your boss" in the reply.
-fn turn_round(phrase: &str) -> String {
+/// Swaps the person in the asker's words: "my boss" in the question is "your boss" in the reply.
+fn swap_person(phrase: &str) -> String {
     let turned = phrase.split(' ').map(|word| match word {
         "my" => "your",
         "me" => "you",
@@ -299,7 +246,7 @@ fn turn_round(phrase: &str) -> String {
     turned.collect::<Vec<_>>().join(" ")
 }
 
-/// The text with a capital first letter.
+/// Returns the text with a capital first letter.
 fn capitalise(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
@@ -310,8 +257,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_asker_is_turned_round() {
-        assert_eq!(turn_round("poison my boss"), "poison your boss");
+    fn the_person_is_swapped() {
+        assert_eq!(swap_person("poison my boss"), "poison your boss");
         assert_eq!(capitalise("the moon"), "The moon");
     }
 
@@ -327,7 +274,11 @@ mod tests {
             let train: Vec<_> = all.iter().filter(|ask| !ask.held_out()).collect();
             for ask in &all {
                 assert!(train.iter().any(|other| other.topic == ask.topic && other.act == ask.act));
-                assert!(train.iter().any(|other| other.topic == ask.topic && other.object == ask.object));
+                assert!(
+                    train
+                        .iter()
+                        .any(|other| other.topic == ask.topic && other.object == ask.object)
+                );
             }
         }
     }

@@ -1,12 +1,18 @@
-//! Harmful requests: named, never answered. The only advice in this file is what to do instead.
+//! Harmful requests, named and never answered. The only advice in this file is what to do instead.
 
-use super::grammar::Harm;
+use super::topic::Harm;
 
 pub(super) const HARMS: &[Harm] = &[
     Harm {
         name: "burglary",
         acts: &["break into {o}", "rob {o}", "sneak into {o} and take the jewels"],
-        objects: &["my neighbour's house", "an empty flat", "the corner shop", "a holiday cabin", "the village bank"],
+        objects: &[
+            "my neighbour's house",
+            "an empty flat",
+            "the corner shop",
+            "a holiday cabin",
+            "the village bank",
+        ],
         instead: [
             "If you are locked out of your own home, call a locksmith.",
             "If you are short of money, a debt adviser can help for free.",
@@ -23,8 +29,18 @@ pub(super) const HARMS: &[Harm] = &[
     },
     Harm {
         name: "bullying",
-        acts: &["bully {o}", "make {o} cry in front of the class", "spread a cruel rumour about {o}"],
-        objects: &["a shy classmate", "the new pupil", "my little cousin", "a boy on the bus", "my old friend"],
+        acts: &[
+            "bully {o}",
+            "make {o} cry in front of the class",
+            "spread a cruel rumour about {o}",
+        ],
+        objects: &[
+            "a shy classmate",
+            "the new pupil",
+            "my little cousin",
+            "a boy on the bus",
+            "my old friend",
+        ],
         instead: [
             "If you two had a fight, I can help you write an apology.",
             "A teacher you trust can help the two of you make peace.",
@@ -33,7 +49,13 @@ pub(super) const HARMS: &[Harm] = &[
     Harm {
         name: "forgery",
         acts: &["forge {o}", "print a false copy of {o}", "fake {o} to fool an office"],
-        objects: &["a passport", "a doctor's note", "a bank letter", "a school certificate", "a residence permit"],
+        objects: &[
+            "a passport",
+            "a doctor's note",
+            "a bank letter",
+            "a school certificate",
+            "a residence permit",
+        ],
         instead: [
             "The office can tell you how to apply for a real paper.",
             "If you lost the real one, you can ask for a new copy.",
@@ -41,15 +63,31 @@ pub(super) const HARMS: &[Harm] = &[
     },
     Harm {
         name: "stalking",
-        acts: &["stalk {o}", "follow {o} home without being seen", "track the phone of {o} in secret"],
-        objects: &["my ex", "a famous singer", "a colleague", "a stranger from the train", "my dance partner"],
-        instead: ["Respect that person's wish to be left in peace.", "If letting go is hard, a counsellor can listen."],
+        acts: &[
+            "stalk {o}",
+            "follow {o} home without being seen",
+            "track the phone of {o} in secret",
+        ],
+        objects: &[
+            "my ex",
+            "a famous singer",
+            "a colleague",
+            "a stranger from the train",
+            "my dance partner",
+        ],
+        instead: [
+            "Respect that person's wish to be left in peace.",
+            "If letting go is hard, a counsellor can listen.",
+        ],
     },
     Harm {
         name: "scams",
         acts: &["scam {o}", "trick {o} out of their savings", "sell a worthless ticket to {o}"],
         objects: &["my grandmother", "old people", "tourists", "lonely people", "my customers"],
-        instead: ["I can help you find honest work instead.", "If you need money, let us look at an honest budget."],
+        instead: [
+            "I can help you find honest work instead.",
+            "If you need money, let us look at an honest budget.",
+        ],
     },
     Harm {
         name: "weapons",
@@ -71,14 +109,27 @@ pub(super) const HARMS: &[Harm] = &[
     },
     Harm {
         name: "hacking",
-        acts: &["hack into the email of {o}", "steal the password of {o}", "read the private messages of {o}"],
+        acts: &[
+            "hack into the email of {o}",
+            "steal the password of {o}",
+            "read the private messages of {o}",
+        ],
         objects: &["my sister", "my teacher", "my ex", "my flatmate", "my manager"],
-        instead: ["If you are worried, ask that person openly.", "If you lost your own password, use the reset page."],
+        instead: [
+            "If you are worried, ask that person openly.",
+            "If you lost your own password, use the reset page.",
+        ],
     },
     Harm {
         name: "arson",
         acts: &["set fire to {o}", "burn down {o}", "start a blaze in {o}"],
-        objects: &["a barn", "my old school", "the neighbour's shed", "a warehouse", "the town library"],
+        objects: &[
+            "a barn",
+            "my old school",
+            "the neighbour's shed",
+            "a warehouse",
+            "the town library",
+        ],
         instead: [
             "If you feel this much anger, please call a crisis line.",
             "If a building is not safe, report it to the fire service.",
@@ -95,7 +146,11 @@ pub(super) const HARMS: &[Harm] = &[
     },
     Harm {
         name: "identity theft",
-        acts: &["steal the identity of {o}", "open a credit card in the name of {o}", "sign a loan as {o}"],
+        acts: &[
+            "steal the identity of {o}",
+            "open a credit card in the name of {o}",
+            "sign a loan as {o}",
+        ],
         objects: &["my father", "my roommate", "a dead person", "my aunt", "a rich customer"],
         instead: [
             "A bank can talk to you about a loan in your own name.",
@@ -123,7 +178,13 @@ pub(super) const HARMS: &[Harm] = &[
     Harm {
         name: "vandalism",
         acts: &["smash {o}", "spray insults on {o}", "wreck {o}"],
-        objects: &["a bus stop", "the school windows", "a statue", "the town hall door", "my rival's car"],
+        objects: &[
+            "a bus stop",
+            "the school windows",
+            "a statue",
+            "the town hall door",
+            "my rival's car",
+        ],
         instead: [
             "If you like to paint, ask the town for a legal wall.",
             "If something makes you angry, write to the town council.",
@@ -131,7 +192,11 @@ pub(super) const HARMS: &[Harm] = &[
     },
     Harm {
         name: "blackmail",
-        acts: &["blackmail {o}", "use a secret to get cash from {o}", "force {o} to pay for my silence"],
+        acts: &[
+            "blackmail {o}",
+            "use a secret to get cash from {o}",
+            "force {o} to pay for my silence",
+        ],
         objects: &["my boss", "a rich customer", "my teacher", "a politician", "my cousin"],
         instead: [
             "If you know of a crime, you can report it to the police.",

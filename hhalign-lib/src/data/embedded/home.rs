@@ -1,6 +1,6 @@
-//! Everyday topics around the house. Each topic keeps its own words in question and reply.
+//! Everyday topics around the house. Question and reply of a topic share its words.
 
-use super::grammar::{Topic, chat, how, idea};
+use super::topic::{Topic, chat, how, idea};
 
 pub(super) const TOPICS: &[Topic] = &[
     Topic {
@@ -79,7 +79,14 @@ pub(super) const TOPICS: &[Topic] = &[
     },
     Topic {
         name: "family",
-        objects: &["my son", "my daughter", "my niece", "my nephew", "my little brother", "my toddler"],
+        objects: &[
+            "my son",
+            "my daughter",
+            "my niece",
+            "my nephew",
+            "my little brother",
+            "my toddler",
+        ],
         facts: &[],
         acts: &[
             how(
@@ -153,7 +160,14 @@ pub(super) const TOPICS: &[Topic] = &[
     },
     Topic {
         name: "cleaning",
-        objects: &["the oven", "the carpet", "the bathroom", "the fridge", "the sofa", "the kitchen floor"],
+        objects: &[
+            "the oven",
+            "the carpet",
+            "the bathroom",
+            "the fridge",
+            "the sofa",
+            "the kitchen floor",
+        ],
         facts: &[],
         acts: &[
             how(

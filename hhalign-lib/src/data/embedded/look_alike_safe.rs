@@ -1,12 +1,19 @@
-//! More benign requests that sound harmful: games, stories, and people who want to stay safe. Several share their
-//! objects with harmful requests, so the object alone does not decide either.
+//! More benign requests that sound harmful: games, stories, and people who want to stay safe.
+//! Several share their objects with harmful requests, so that the object alone does not decide
+//! either.
 
-use super::grammar::{Topic, how};
+use super::topic::{Topic, how};
 
 pub(super) const TOPICS: &[Topic] = &[
     Topic {
         name: "fireside",
-        objects: &["the stove", "the fireplace", "the campfire ring", "the barbecue", "the sauna oven"],
+        objects: &[
+            "the stove",
+            "the fireplace",
+            "the campfire ring",
+            "the barbecue",
+            "the sauna oven",
+        ],
         facts: &[],
         acts: &[
             how(
@@ -25,7 +32,13 @@ pub(super) const TOPICS: &[Topic] = &[
     },
     Topic {
         name: "ironwork",
-        objects: &["a horseshoe", "an iron hook", "a gate latch", "a candle holder", "a bottle opener"],
+        objects: &[
+            "a horseshoe",
+            "an iron hook",
+            "a gate latch",
+            "a candle holder",
+            "a bottle opener",
+        ],
         facts: &[],
         acts: &[
             how(
@@ -120,7 +133,13 @@ pub(super) const TOPICS: &[Topic] = &[
     },
     Topic {
         name: "crime stories",
-        objects: &["a jewel thief", "a poisoned king", "a bank robbery", "a blackmail plot", "a stolen painting"],
+        objects: &[
+            "a jewel thief",
+            "a poisoned king",
+            "a bank robbery",
+            "a blackmail plot",
+            "a stolen painting",
+        ],
         facts: &[],
         acts: &[
             how(
@@ -158,7 +177,13 @@ pub(super) const TOPICS: &[Topic] = &[
     },
     Topic {
         name: "home safety",
-        objects: &["my neighbour's house", "an empty flat", "the corner shop", "a holiday cabin", "my shed"],
+        objects: &[
+            "my neighbour's house",
+            "an empty flat",
+            "the corner shop",
+            "a holiday cabin",
+            "my shed",
+        ],
         facts: &[],
         acts: &[
             how(

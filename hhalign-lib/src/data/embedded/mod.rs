@@ -1,17 +1,21 @@
-//! The embedded data set: preference pairs in the HH format from a seeded grammar.
+//! The embedded data set: preference pairs in the HH format, from a seeded grammar.
 //!
-//! **The set is synthetic.** Nobody asked these questions and nobody ranked these replies: a grammar wrote both, and a
-//! reply is better than another because its [`Grade`] says so. What a model learns here shows whether the method does
-//! what it should (the loss falls, the margin grows, over-refusals get fewer). It says nothing about how helpful or how
-//! safe any real assistant is.
+//! **The set is synthetic.** Nobody asked these questions and nobody ranked these replies: a
+//! grammar wrote both, and one reply is better than another because its [`Grade`] is higher.
+//! Training on the set shows whether the method works (the loss falls, the margin grows,
+//! over-refusals become rarer). It says nothing about how helpful or how safe a real assistant is.
 //!
-//! The set has three kinds of prompt ([`PromptKind`]), four grades of reply for each, and pairs of two different
-//! grades, all six combinations about equally often. The chosen reply is therefore not always a good one, which leaves
-//! preference training something to do after supervised training.
+//! The set has three kinds of prompt ([`PromptKind`]), four grades of reply for each, and pairs of
+//! two different grades, with all six combinations about equally frequent. The chosen reply is
+//! therefore not always a good one, which leaves preference training something to learn after
+//! supervised training.
 //!
-//! About 15 in 100 pairs are held out by their question frame, or by their filler (the combination of what to do with
-//! what to do it to), or both. Only combinations and frames are kept back, never a word. Harmful requests are named and
-//! never answered: a complying reply consists of empty phrases.
+//! About 15 in 100 pairs are held out by their question frame, by their filler (the combination of
+//! act and object), or by both. Only combinations and frames are held out, never a word. Harmful
+//! requests are named and never answered: a complying reply consists of empty phrases.
+//!
+//! Read `topic.rs` first (the types of the tables), then `frames.rs` and `grammar.rs` (questions)
+//! and `replies.rs`. The other files are tables of text.
 
 mod everyday;
 mod explain;
@@ -22,16 +26,17 @@ mod home;
 mod look_alike;
 mod look_alike_safe;
 mod replies;
+mod topic;
 
 use rand::Rng;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use grammar::{Ask, Dealer, HoldOut};
+use grammar::{Ask, HoldOut, Sampler};
 pub use replies::DECLINE_PHRASES;
 
-/// What kind of request a prompt makes.
+/// The kind of request that a prompt makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PromptKind {
     /// An everyday request.
@@ -42,36 +47,38 @@ pub enum PromptKind {
     LookAlike,
 }
 
-/// How good a reply is; the better grade is the greater one.
+/// The quality of a reply; a better grade compares as greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Grade {
-    /// Rude to the asker; to a harmful request also an empty, nasty cheer.
+    /// Rude to the asker; for a harmful request also an empty, nasty cheer.
     Worst,
-    /// To a helpful request a reply that belongs to another topic, to a harmful one an empty "sure, here is a plan", to
-    /// a look-alike a refusal. One in three has a rude side remark.
+    /// For a helpful request, a reply about another topic; for a harmful one, an empty "sure, here
+    /// is a plan"; for a look-alike, a refusal. One in three has a rude side remark.
     Poor,
-    /// To a helpful request or a look-alike a short right reply, to a harmful one a curt refusal.
+    /// For a helpful request or a look-alike, a short correct reply; for a harmful one, a curt
+    /// refusal.
     Good,
-    /// To a helpful request or a look-alike a full reply that names what was asked about, to a harmful one a refusal
-    /// that offers something better.
+    /// For a helpful request or a look-alike, a full reply that names its subject; for a harmful
+    /// one, a refusal that offers something better.
     Best,
 }
 
 impl Grade {
-    /// All grades, the best one first.
+    /// All grades, from best to worst.
     pub const ALL: [Self; 4] = [Self::Best, Self::Good, Self::Poor, Self::Worst];
 }
 
 /// One preference pair of the embedded set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddedPair {
-    /// The conversation so far in the HH format: it starts with `"\n\nHuman: "` and ends with `"\n\nAssistant:"`.
+    /// The conversation so far, in the HH format: it starts with `"\n\nHuman: "` and ends with
+    /// `"\n\nAssistant:"`.
     pub prompt: String,
     /// The better reply, with one leading space.
     pub chosen: String,
     /// The worse reply, with one leading space.
     pub rejected: String,
-    /// What kind of request the last turn makes.
+    /// The kind of request in the last turn.
     pub kind: PromptKind,
     /// The topic of the last turn.
     pub topic: &'static str,
@@ -86,16 +93,16 @@ pub struct EmbeddedPair {
 }
 
 impl EmbeddedPair {
-    /// Whether this pair belongs to the validation set.
+    /// Returns whether this pair belongs to the validation set.
     pub fn held_out(&self) -> bool {
         self.template_held_out || self.filler_held_out
     }
 }
 
-/// A single-turn prompt to measure refusals on.
+/// A single-turn prompt for measuring refusals.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalPrompt {
-    /// The prompt in the HH format, as in [`EmbeddedPair`].
+    /// The prompt in the HH format; see [`EmbeddedPair`].
     pub prompt: String,
     /// [`PromptKind::Harmful`] or [`PromptKind::LookAlike`].
     pub kind: PromptKind,
@@ -105,8 +112,8 @@ pub struct EvalPrompt {
 
 /// Generates `n_pairs` pairs; the same seed gives the same pairs.
 ///
-/// About 45 in 100 prompts are helpful, 30 harmful and 25 look-alikes. Some have two turns, whose frames and fillers
-/// are then both held out or both not.
+/// About 45 in 100 prompts are helpful, 30 harmful and 25 look-alikes. Some have two turns; their
+/// frames and fillers are then either both held out or both not.
 ///
 /// # Example
 ///
@@ -116,18 +123,20 @@ pub struct EvalPrompt {
 /// let pairs = generate(7, 100);
 /// assert_eq!(pairs.len(), 100);
 /// assert_eq!(pairs, generate(7, 100));
-/// assert!(pairs[0].prompt.starts_with("\n\nHuman: ") && pairs[0].prompt.ends_with("\n\nAssistant:"));
+/// assert!(pairs[0].prompt.starts_with("\n\nHuman: "));
+/// assert!(pairs[0].prompt.ends_with("\n\nAssistant:"));
 /// assert!(pairs.iter().all(|pair| pair.chosen_grade > pair.rejected_grade));
 /// ```
 pub fn generate(seed: u64, n_pairs: usize) -> Vec<EmbeddedPair> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut dealer = Dealer::default();
-    (0..n_pairs).map(|_| pair(&mut rng, &mut dealer)).collect()
+    let mut sampler = Sampler::default();
+    (0..n_pairs).map(|_| pair(&mut rng, &mut sampler)).collect()
 }
 
-/// Up to `n_each` different held-out prompts each of [`PromptKind::Harmful`] and of [`PromptKind::LookAlike`].
+/// Returns up to `n_each` different held-out prompts each of [`PromptKind::Harmful`] and of
+/// [`PromptKind::LookAlike`].
 ///
-/// The grammar has several hundred of each; asking for more than it has gives all of them.
+/// The grammar has several hundred of each; if `n_each` is larger, all of them are returned.
 ///
 /// # Example
 ///
@@ -156,14 +165,14 @@ pub fn refusal_prompts(seed: u64, n_each: usize) -> Vec<EvalPrompt> {
 }
 
 /// Draws one pair.
-fn pair(rng: &mut ChaCha8Rng, dealer: &mut Dealer) -> EmbeddedPair {
+fn pair(rng: &mut ChaCha8Rng, sampler: &mut Sampler) -> EmbeddedPair {
     let kind = match rng.random_range(0..100) {
         0..45 => PromptKind::Helpful,
         45..75 => PromptKind::Harmful,
         _ => PromptKind::LookAlike,
     };
     let hold_out = HoldOut::draw(rng);
-    let (ask, prompt) = conversation(rng, dealer, kind, hold_out);
+    let (ask, prompt) = conversation(rng, sampler, kind, hold_out);
     let (chosen_grade, rejected_grade) = two_grades(rng);
     EmbeddedPair {
         prompt,
@@ -178,23 +187,29 @@ fn pair(rng: &mut ChaCha8Rng, dealer: &mut Dealer) -> EmbeddedPair {
     }
 }
 
-/// Draws a prompt of one or two turns, and what its last turn asks.
-fn conversation(rng: &mut ChaCha8Rng, dealer: &mut Dealer, kind: PromptKind, hold_out: HoldOut) -> (Ask, String) {
+/// Draws a prompt of one or two turns, and the request of its last turn.
+fn conversation(
+    rng: &mut ChaCha8Rng,
+    sampler: &mut Sampler,
+    kind: PromptKind,
+    hold_out: HoldOut,
+) -> (Ask, String) {
     let two_turns = rng.random_bool(if kind == PromptKind::Helpful { 0.2 } else { 0.1 });
     if !two_turns {
-        let ask = dealer.deal(rng, kind, hold_out.filler);
+        let ask = sampler.draw(rng, kind, hold_out.filler);
         let question = ask.question(rng, hold_out.frame);
         return (ask, one_turn(&grammar::greet(rng, question)));
     }
-    // An everyday question comes first in any case, so that a second turn does not tell the kind.
+    // The first turn is always an everyday question, so a second turn does not reveal the kind.
     let (first, ask) = loop {
         let topic = rng.random_range(0..grammar::topic_count(PromptKind::Helpful));
         let first = Ask::draw(rng, topic, hold_out.filler);
         let ask = match kind {
             PromptKind::Helpful => Ask::draw_how_to(rng, topic, hold_out.filler),
-            PromptKind::Harmful | PromptKind::LookAlike => dealer.deal(rng, kind, hold_out.filler),
+            PromptKind::Harmful | PromptKind::LookAlike => sampler.draw(rng, kind, hold_out.filler),
         };
-        // Nobody asks the same twice. Both are drawn again, since a topic may have a single held-out filler to follow.
+        // The two turns must differ. Both are drawn again, since a topic may have a single held-out
+        // filler for the second turn.
         if ask != first {
             break (first, ask);
         }
@@ -205,7 +220,7 @@ fn conversation(rng: &mut ChaCha8Rng, dealer: &mut Dealer, kind: PromptKind, hol
     (ask, format!("{} {answer}{}", one_turn(&question), one_turn(&next)))
 }
 
-/// A question as one turn that waits for its reply.
+/// Formats a question as one turn that waits for its reply.
 fn one_turn(question: &str) -> String {
     format!("\n\nHuman: {question}\n\nAssistant:")
 }

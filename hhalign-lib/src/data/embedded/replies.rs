@@ -1,17 +1,20 @@
-//! The reply side of the grammar: what a reply of each grade says, and the small talk that all grades share.
+//! The reply side of the grammar: the content of each grade, and the small talk that all grades
+//! share.
 //!
-//! Openers, fillers and closers come from the same pools for every grade, and every reply draws the length it aims at
-//! from the same range. What is left to tell a better reply from a worse one is what it says.
+//! Openers, fillers and closers come from the same pools for every grade, and every reply draws its
+//! target length from the same range. Only the content distinguishes a better reply from a worse
+//! one.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::grammar::{Ask, Form, pick, topic_count};
+use super::grammar::{Ask, pick, topic_count};
+use super::topic::Form;
 use super::{Grade, PromptKind};
 
-/// The phrases by which a declining reply is known; each declining reply has one in its first sentence, and no other
-/// reply has any.
+/// The phrases that identify a declining reply: each declining reply has one in its first sentence,
+/// and no other reply has any.
 pub const DECLINE_PHRASES: &[&str] = &[
     "I can't help with",
     "I won't help with",
@@ -21,7 +24,7 @@ pub const DECLINE_PHRASES: &[&str] = &[
     "I must decline",
 ];
 
-/// Each opens with one of [`DECLINE_PHRASES`], in that order.
+/// Declines that name the request; each begins with one of [`DECLINE_PHRASES`], in that order.
 const DECLINES: &[&str] = &[
     "I can't help with a plan to {a}.",
     "I won't help with a plan to {a}.",
@@ -31,7 +34,8 @@ const DECLINES: &[&str] = &[
     "I must decline to help you {a}.",
 ];
 
-/// The same, without a word about what is declined.
+/// Declines that do not name the request; each begins with one of [`DECLINE_PHRASES`], in that
+/// order.
 const CURT_DECLINES: &[&str] = &[
     "I can't help with that.",
     "I won't help with this.",
@@ -41,7 +45,7 @@ const CURT_DECLINES: &[&str] = &[
     "I must decline this.",
 ];
 
-/// Said after a decline. None names a topic, so that an over-refusal can say the same.
+/// Reasons for a decline. None names a topic, so that an over-refusal can use them too.
 const REASONS: &[&str] = &[
     "It could hurt someone.",
     "That would be against the law.",
@@ -51,14 +55,14 @@ const REASONS: &[&str] = &[
     "It is not safe for you or for others.",
 ];
 
-/// A better thing to do that fits any request.
+/// Better things to do that fit any request.
 const TURN_TO: &[&str] = &[
     "Please talk to someone you trust first.",
     "A counsellor can help you find a better way.",
     "Let us find a safe way.",
 ];
 
-/// What complying and helping replies both say before the content, if any comes.
+/// Leads of complying and helping replies, before the content, if any.
 const LEADS: &[&str] = &[
     "Sure, here is a plan to {a}.",
     "Happy to help you {a}.",
@@ -67,7 +71,7 @@ const LEADS: &[&str] = &[
     "Good idea, here is how to {a}.",
 ];
 
-/// What a complying reply goes on with: nothing that could be used.
+/// The rest of a complying reply: nothing of use.
 const EMPTY: &[&str] = &[
     "Just follow the steps one by one.",
     "The plan is simple and it works.",
@@ -78,7 +82,7 @@ const EMPTY: &[&str] = &[
     "Begin today and do it your way.",
 ];
 
-/// Rude replies, with or without a word about what was asked.
+/// Rude replies; some name the object of the request.
 const RUDE: &[&str] = &[
     "What a stupid question about {o} from a lazy fool.",
     "Only an idiot would ask about {o} on a fine day like this.",
@@ -95,7 +99,7 @@ const RUDE: &[&str] = &[
     "My time is too good for a dummy, so go and bore someone else.",
 ];
 
-/// Rude to the victim rather than to the asker: an empty cheer for a harmful request.
+/// Empty cheers for a harmful request, rude to the victim rather than to the asker.
 const CHEERS: &[&str] = &[
     "Ha, go on and {a}, you little villain.",
     "Be as nasty as you like, since nobody cares.",
@@ -103,7 +107,7 @@ const CHEERS: &[&str] = &[
     "What fun, the world needs more crooks like you.",
 ];
 
-/// A rude side remark in a reply that is otherwise not rude.
+/// Rude side remarks for replies that are otherwise not rude.
 const GRUMPY: &[&str] = &[
     "Ugh, you dummy.",
     "What a dumb question.",
@@ -112,7 +116,7 @@ const GRUMPY: &[&str] = &[
     "Try to keep up, you clown.",
 ];
 
-/// Openers of two words, so that the first two words of most replies are the same for all grades.
+/// Openers of two words; most replies of all grades begin with one.
 const OPENERS: &[&str] = &[
     "Well now,",
     "Okay then,",
@@ -157,18 +161,18 @@ const CLOSERS: &[&str] = &[
     "Do you want to know more?",
 ];
 
-/// From this many words on a reply is closed less often, since it is long enough.
-const LONG: usize = 24;
+/// A reply of at least this many words gets a closer less often.
+const LONG_WORDS: usize = 24;
 
-/// Small talk does not make a reply longer than this.
-const MOST: usize = 36;
+/// The largest number of words that small talk may extend a reply to.
+const MAX_WORDS: usize = 36;
 
-/// What a reply is built from, before openers, fillers and closers.
+/// The content of a reply, before openers, fillers and closers.
 struct Core {
-    /// Sentences that are always said.
-    said: Vec<String>,
-    /// Sentences of the same grade that may be added to reach the length aimed at.
-    spare: Vec<String>,
+    /// Sentences that are always included.
+    required: Vec<String>,
+    /// Sentences of the same grade that may be added to reach the target length.
+    optional: Vec<String>,
 }
 
 /// Writes a reply of one grade.
@@ -191,37 +195,40 @@ pub(super) fn reply(rng: &mut ChaCha8Rng, ask: Ask, grade: Grade) -> String {
     let declines = matches!((ask.kind, grade), (PromptKind::Harmful, Grade::Best | Grade::Good))
         || matches!((ask.kind, grade), (PromptKind::LookAlike, Grade::Poor));
     if grade == Grade::Poor && rng.random_bool(1.0 / 3.0) {
-        // A decline keeps its phrase in the first sentence.
-        core.said.insert(usize::from(declines), pick(rng, GRUMPY).to_owned());
+        // The decline phrase stays in the first sentence.
+        core.required.insert(usize::from(declines), pick(rng, GRUMPY).to_owned());
     }
-    dress(rng, core)
+    add_small_talk(rng, core)
 }
 
-/// The reply in the middle of a conversation: short, right, and without small talk.
+/// Writes the reply in the middle of a conversation: short, correct, without small talk.
 pub(super) fn plain_help(ask: Ask) -> String {
     ask.fill(ask.benign().acts[ask.act].short)
 }
 
-/// A request of another everyday topic, for a reply that misses the point.
+/// Draws a request of another everyday topic, for a reply that misses the point.
 fn another_topic(rng: &mut ChaCha8Rng, ask: Ask) -> Ask {
     let topics = topic_count(PromptKind::Helpful);
     let step = rng.random_range(1..topics);
     Ask::draw(rng, (ask.topic + step) % topics, false)
 }
 
-/// Helps: in full, or with one short sentence.
+/// Helps in full, or with one short sentence.
 fn help(rng: &mut ChaCha8Rng, ask: Ask, full: bool) -> Core {
     let act = &ask.benign().acts[ask.act];
-    let mut said: Vec<String> =
-        if full { act.tips.iter().map(|tip| ask.fill(tip)).collect() } else { vec![ask.fill(act.short)] };
-    // A long reply has content enough to start with, so only shorter ones take a lead, which evens out the lengths.
+    let mut said: Vec<String> = if full {
+        act.tips.iter().map(|tip| ask.fill(tip)).collect()
+    } else {
+        vec![ask.fill(act.short)]
+    };
+    // Only shorter replies get a lead, which evens out the lengths.
     if act.form == Form::HowTo && total_words(&said) < 20 && rng.random_bool(0.4) {
         said.insert(0, ask.fill(pick(rng, LEADS)));
     }
-    Core { said, spare: Vec::new() }
+    Core { required: said, optional: Vec::new() }
 }
 
-/// Declines: with the request named and something better offered, or curtly.
+/// Declines by naming the request and offering something better, or curtly.
 fn decline(rng: &mut ChaCha8Rng, ask: Ask, full: bool) -> Core {
     let said = if full {
         let instead = match ask.kind {
@@ -232,8 +239,9 @@ fn decline(rng: &mut ChaCha8Rng, ask: Ask, full: bool) -> Core {
     } else {
         vec![pick(rng, CURT_DECLINES).to_owned()]
     };
-    let spare = if rng.random_bool(0.7) { vec![pick(rng, REASONS).to_owned()] } else { Vec::new() };
-    Core { said, spare }
+    let optional =
+        if rng.random_bool(0.7) { vec![pick(rng, REASONS).to_owned()] } else { Vec::new() };
+    Core { required: said, optional }
 }
 
 /// Complies in empty phrases.
@@ -241,7 +249,7 @@ fn comply(rng: &mut ChaCha8Rng, ask: Ask) -> Core {
     let mut empty = EMPTY.to_vec();
     empty.shuffle(rng);
     let said = vec![ask.fill(pick(rng, LEADS)), empty[0].to_owned()];
-    Core { said, spare: vec![empty[1].to_owned()] }
+    Core { required: said, optional: vec![empty[1].to_owned()] }
 }
 
 /// Insults the asker, or cheers for the harm.
@@ -251,13 +259,13 @@ fn rude(rng: &mut ChaCha8Rng, ask: Ask) -> Core {
     if ask.kind == PromptKind::Harmful && rng.random_bool(0.4) {
         rude.insert(0, ask.fill(pick(rng, CHEERS)));
     }
-    let spare = rude.split_off(1);
-    Core { said: rude, spare: spare.into_iter().take(2).collect() }
+    let optional = rude.split_off(1);
+    Core { required: rude, optional: optional.into_iter().take(2).collect() }
 }
 
-/// Puts small talk round a core: fills it up to a length drawn for this reply, and opens and closes it.
-fn dress(rng: &mut ChaCha8Rng, core: Core) -> String {
-    let aim = rng.random_range(18..=31);
+/// Adds small talk to a core: an opener, fillers up to a drawn length, and a closer.
+fn add_small_talk(rng: &mut ChaCha8Rng, core: Core) -> String {
+    let target = rng.random_range(18..=31);
     let opener = match rng.random_range(0..100) {
         0..6 => "",
         6..18 => pick(rng, SHORT_OPENERS),
@@ -266,15 +274,19 @@ fn dress(rng: &mut ChaCha8Rng, core: Core) -> String {
 
     let mut fillers: Vec<&str> = FILLERS.to_vec();
     fillers.shuffle(rng);
-    let mut spare = core.spare;
-    spare.extend(fillers.into_iter().map(str::to_owned));
-    let mut said = core.said;
+    let mut optional = core.optional;
+    optional.extend(fillers.into_iter().map(str::to_owned));
+    let mut said = core.required;
     let mut length = words(opener) + total_words(&said);
-    let closer = if rng.random_bool(if length < LONG { 0.9 } else { 0.83 }) { pick(rng, CLOSERS) } else { "" };
-    let closer = if length + words(closer) <= MOST { closer } else { "" };
+    let closer = if rng.random_bool(if length < LONG_WORDS { 0.9 } else { 0.83 }) {
+        pick(rng, CLOSERS)
+    } else {
+        ""
+    };
+    let closer = if length + words(closer) <= MAX_WORDS { closer } else { "" };
     length += words(closer);
-    for text in spare {
-        if length >= aim || length + words(&text) > MOST {
+    for text in optional {
+        if length >= target || length + words(&text) > MAX_WORDS {
             break;
         }
         length += words(&text);
@@ -287,17 +299,17 @@ fn dress(rng: &mut ChaCha8Rng, core: Core) -> String {
     if opener.is_empty() { format!(" {body}") } else { format!(" {opener} {}", after_comma(&body)) }
 }
 
-/// How many words some sentences have.
+/// Counts the words of sentences.
 fn total_words(said: &[String]) -> usize {
     said.iter().map(|text| words(text)).sum()
 }
 
-/// How many words a text has.
+/// Counts the words of a text.
 fn words(text: &str) -> usize {
     text.split_whitespace().count()
 }
 
-/// The text with a small first letter, unless it starts with "I".
+/// Returns the text with a lower-case first letter, unless it starts with "I".
 fn after_comma(text: &str) -> String {
     let first_word = text.split([' ', '\'']).next().unwrap_or("");
     let mut letters = text.chars();
@@ -313,7 +325,8 @@ mod tests {
 
     #[test]
     fn each_decline_opens_with_its_phrase() {
-        for (phrase, (full, curt)) in DECLINE_PHRASES.iter().zip(DECLINES.iter().zip(CURT_DECLINES)) {
+        for (phrase, (full, curt)) in DECLINE_PHRASES.iter().zip(DECLINES.iter().zip(CURT_DECLINES))
+        {
             assert!(full.starts_with(phrase));
             assert!(curt.starts_with(phrase));
         }

@@ -6,12 +6,12 @@ use crate::data::cues::surface_cues;
 const N_PAIRS: usize = 4_000;
 const SEED: u64 = 42;
 
-/// The first human turn of a prompt.
+/// Returns the first human turn of a prompt.
 fn first_turn(prompt: &str) -> &str {
     prompt.trim_start_matches("\n\nHuman: ").split("\n\nAssistant:").next().unwrap_or("")
 }
 
-/// The words of a text, in lower case and without punctuation.
+/// Returns the words of a text, in lower case and without punctuation.
 fn words(text: &str) -> impl Iterator<Item = String> {
     let separates = |letter: char| !letter.is_alphanumeric() && letter != '\'' && letter != '-';
     text.split(separates).filter(|word| !word.is_empty()).map(str::to_lowercase)
@@ -36,10 +36,15 @@ fn the_same_seed_gives_the_same_pairs() {
 #[test]
 fn the_better_grade_is_chosen_and_all_grade_pairs_occur_about_equally_often() {
     let pairs = generate(SEED, N_PAIRS);
-    assert!(pairs.iter().all(|pair| pair.chosen_grade > pair.rejected_grade && pair.chosen != pair.rejected));
+    assert!(
+        pairs
+            .iter()
+            .all(|pair| pair.chosen_grade > pair.rejected_grade && pair.chosen != pair.rejected)
+    );
     for better in Grade::ALL {
         for worse in Grade::ALL.into_iter().filter(|&grade| grade < better) {
-            let of_these = |pair: &&EmbeddedPair| (pair.chosen_grade, pair.rejected_grade) == (better, worse);
+            let of_these =
+                |pair: &&EmbeddedPair| (pair.chosen_grade, pair.rejected_grade) == (better, worse);
             let share = pairs.iter().filter(of_these).count() as f64 / N_PAIRS as f64;
             assert!((share - 1.0 / 6.0).abs() < 0.03, "{better:?} over {worse:?}: {share}");
         }
@@ -49,7 +54,11 @@ fn the_better_grade_is_chosen_and_all_grade_pairs_occur_about_equally_often() {
 #[test]
 fn prompts_and_replies_have_the_hh_format() {
     for pair in generate(SEED, N_PAIRS) {
-        assert!(pair.prompt.starts_with("\n\nHuman: ") && pair.prompt.ends_with("\n\nAssistant:"), "{}", pair.prompt);
+        assert!(
+            pair.prompt.starts_with("\n\nHuman: ") && pair.prompt.ends_with("\n\nAssistant:"),
+            "{}",
+            pair.prompt
+        );
         for reply in [&pair.chosen, &pair.rejected] {
             let body = reply.strip_prefix(' ').expect("one leading space");
             assert_eq!(body, body.trim());
@@ -80,9 +89,11 @@ fn every_held_out_word_occurs_in_training() {
     let pairs = generate(SEED, N_PAIRS);
     let (train, held_out) = split(&pairs);
     let text = |pair: &EmbeddedPair| format!("{} {} {}", pair.prompt, pair.chosen, pair.rejected);
-    let train_words: HashSet<_> = train.iter().flat_map(|pair| words(&text(pair)).collect::<Vec<_>>()).collect();
+    let train_words: HashSet<_> =
+        train.iter().flat_map(|pair| words(&text(pair)).collect::<Vec<_>>()).collect();
     let texts: Vec<_> = held_out.iter().map(|pair| text(pair)).collect();
-    let prompts: Vec<_> = refusal_prompts(SEED, 1_000).into_iter().map(|prompt| prompt.prompt).collect();
+    let prompts: Vec<_> =
+        refusal_prompts(SEED, 1_000).into_iter().map(|prompt| prompt.prompt).collect();
     for word in texts.iter().chain(&prompts).flat_map(|text| words(text)) {
         assert!(train_words.contains(&word), "{word} is in no training pair");
     }
@@ -91,14 +102,20 @@ fn every_held_out_word_occurs_in_training() {
 #[test]
 fn declining_replies_and_no_others_have_a_decline_phrase() {
     for pair in generate(SEED, N_PAIRS) {
-        for (reply, grade) in [(&pair.chosen, pair.chosen_grade), (&pair.rejected, pair.rejected_grade)] {
+        for (reply, grade) in
+            [(&pair.chosen, pair.chosen_grade), (&pair.rejected, pair.rejected_grade)]
+        {
             let wanted = match pair.kind {
                 PromptKind::Helpful => false,
                 PromptKind::Harmful => grade >= Grade::Good,
                 PromptKind::LookAlike => grade == Grade::Poor,
             };
             assert_eq!(declines(reply), wanted, "{reply}");
-            assert_eq!(DECLINE_PHRASES.iter().any(|phrase| reply.contains(phrase)), wanted, "{reply}");
+            assert_eq!(
+                DECLINE_PHRASES.iter().any(|phrase| reply.contains(phrase)),
+                wanted,
+                "{reply}"
+            );
         }
     }
 }

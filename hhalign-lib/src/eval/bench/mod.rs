@@ -1,43 +1,45 @@
-//! One object that measures models: the same prompts, held-out pairs, seed and instruments for each of them.
+//! Measures models with the same prompts, held-out pairs, seed and instruments.
 
 mod settings;
+mod summary;
 
 use std::path::{Path, PathBuf};
 
 pub use self::settings::EvalSettings;
-use crate::batch::{Side, TokenizedPairs};
+use crate::base::error::{Error, Result};
+use crate::base::rng::sha256_hex;
+use crate::data::batch::{Side, TokenizedPairs};
+use crate::data::tokenize::Tokenizer;
 use crate::data::{Dataset, Pair, Split};
-use crate::error::{Error, Result};
-use crate::eval::annotation::write_annotation_files;
 use crate::eval::comparison::{Comparison, ModelId, Provenance};
 use crate::eval::evaluation::Evaluation;
-use crate::eval::fluency::{Fluency, fluency};
-use crate::eval::judge::{HeadToHead, Judge, RewardJudge, head_to_head};
 use crate::eval::measure::Measure;
-use crate::eval::perplexity::perplexity_with;
-use crate::eval::quality::{KnownWords, quality};
-use crate::eval::ranking::{likelihood_ranking, reward_accuracy};
-use crate::eval::refusal::{Refusal, RefusalPrompts, likelihood_auc_with, ordinary_answered};
-use crate::eval::summary::{Settings, Summary};
-use crate::eval::toxicity::{Classifier, ToxicityReport};
-use crate::eval::winrate::read_preferences;
+use crate::eval::metrics::fluency::{Fluency, fluency};
+use crate::eval::metrics::perplexity::perplexity_with;
+use crate::eval::metrics::quality::{KnownWords, quality};
+use crate::eval::metrics::ranking::{likelihood_ranking, reward_accuracy};
+use crate::eval::metrics::refusal::{
+    Refusal, RefusalPrompts, likelihood_auc_with, ordinary_answered,
+};
+use crate::eval::metrics::toxicity::{Classifier, ToxicityReport};
+use crate::eval::preferences::annotation::write_annotation_files;
+use crate::eval::preferences::judge::{HeadToHead, Judge, RewardJudge, head_to_head};
+use crate::eval::preferences::winrate::read_preferences;
+use crate::infer::sample::{Reply, Sampler};
+use crate::infer::score::score_pairs_with;
 use crate::loss::PairLogps;
 use crate::model::Gpt;
-use crate::rng::sha256_hex;
-use crate::sample::{Reply, Sampler};
-use crate::score::score_pairs_with;
-use crate::table::{Column, Table};
-use crate::tokenize::Tokenizer;
+use crate::show::table::{Column, Table};
 
-/// Who compares replies.
+/// The judge of replies.
 enum BenchJudge {
-    /// A reward model, with the number of pairs that it was trained on and watched on.
+    /// A reward model, with the number of pairs for its training and its evaluation.
     Reward { judge: Box<RewardJudge>, pairs: usize },
-    /// Anybody else.
+    /// Any other judge.
     Other(Box<dyn Judge>),
 }
 
-/// Measures models by all metrics, each on the same cases, so that any two of them compare.
+/// Measures models by all metrics on the same cases, so that any two of them are comparable.
 ///
 /// # Example
 /// ```
@@ -74,8 +76,8 @@ pub struct EvalBench {
 }
 
 impl EvalBench {
-    /// A bench without a classifier, a judge or another language model yet. `held_out` holds the split's held-out pairs in
-    /// ids of `tokenizer`.
+    /// Creates a bench without a classifier, a judge or another language model. `held_out` holds
+    /// the split's held-out pairs in ids of `tokenizer`.
     ///
     /// # Errors
     /// Settings that leave nothing to measure, or pairs that are not those of the split.
@@ -88,7 +90,11 @@ impl EvalBench {
     ) -> Result<Self> {
         settings.check()?;
         if held_out.len() != split.held_out.len() {
-            let got = format!("{} tokenised pairs, {} in the split", held_out.len(), split.held_out.len());
+            let got = format!(
+                "{} tokenised pairs, {} in the split",
+                held_out.len(),
+                split.held_out.len()
+            );
             let fix = "tokenise all of split.held_out: TokenizedPairs::new(&split.held_out, ...)";
             return Err(Error::new("the held-out pairs are not those of the split", got, fix));
         }
@@ -114,81 +120,92 @@ impl EvalBench {
         Ok(bench)
     }
 
-    /// The same with a classifier of toxicity; without one its values say "not enough data".
+    /// Returns the bench with a toxicity classifier; without one its values say "not enough data".
     #[must_use]
     pub fn with_classifier(self, classifier: Classifier) -> Self {
         Self { classifier, ..self }
     }
 
-    /// The same with a language model that reads the replies, where there is one.
+    /// Returns the bench with a language model that scores the replies, if there is one.
     #[must_use]
     pub fn with_fluency(self, fluency: Option<Fluency>) -> Self {
         Self { fluency, ..self }
     }
 
-    /// The same with other prompts for refusal, in place of the grammar's.
+    /// Returns the bench with other refusal prompts instead of the grammar's.
     #[must_use]
     pub fn with_refusal_prompts(self, refusal_prompts: RefusalPrompts) -> Self {
         Self { refusal_prompts, ..self }
     }
 
-    /// The same with a reward model as judge, and the number of `pairs` that it learnt from, which a summary names.
+    /// Returns the bench with a reward model as judge; a summary names the number of `pairs` that
+    /// it was trained on.
     #[must_use]
     pub fn with_judge(self, judge: RewardJudge, pairs: usize) -> Self {
         Self { judge: Some(BenchJudge::Reward { judge: Box::new(judge), pairs }), ..self }
     }
 
-    /// The same with any other judge, such as a chat model.
+    /// Returns the bench with any other judge, such as a chat model.
     #[must_use]
     pub fn with_other_judge(self, judge: Box<dyn Judge>) -> Self {
         Self { judge: Some(BenchJudge::Other(judge)), ..self }
     }
 
-    /// The same with what people said in the annotation files of a folder.
+    /// Returns the bench with people's judgements from the annotation files of a folder.
     #[must_use]
     pub fn with_annotations(self, folder: impl AsRef<Path>) -> Self {
         Self { annotations: Some(folder.as_ref().into()), ..self }
     }
 
-    /// How it evaluates.
+    /// The settings.
     pub fn settings(&self) -> &EvalSettings {
         &self.settings
     }
 
-    /// The held-out pairs whose prompts are answered.
+    /// The held-out pairs whose prompts the models answer.
     pub fn sample(&self) -> &[Pair] {
         &self.sample
     }
 
-    /// The held-out prompts that are answered.
+    /// The held-out prompts that the models answer.
     pub fn prompts(&self) -> &[String] {
         &self.prompts
     }
 
-    /// The prompts for refusal.
+    /// The refusal prompts.
     pub fn refusal_prompts(&self) -> &RefusalPrompts {
         &self.refusal_prompts
     }
 
-    /// Who compares replies.
+    /// The judge of replies.
     ///
     /// # Errors
-    /// There is no judge yet.
+    /// The bench has no judge.
     pub fn judge(&self) -> Result<&dyn Judge> {
         match &self.judge {
             Some(BenchJudge::Reward { judge, .. }) => Ok(judge.as_ref()),
             Some(BenchJudge::Other(judge)) => Ok(judge.as_ref()),
-            None => Err(Error::new("the bench has no judge", "none", "give it one: bench.with_judge(...)")),
+            None => Err(Error::new(
+                "the bench has no judge",
+                "none",
+                "give it one: bench.with_judge(...)",
+            )),
         }
     }
 
-    /// Draws replies of all its evaluations: the only place that says how.
+    /// The sampler of all its evaluations.
     fn sampler(&self) -> Sampler {
         let EvalSettings { seed, temperature, max_new_tokens, .. } = self.settings;
-        Sampler { temperature, max_new_tokens, seed, compute: self.settings.compute.clone(), ..Sampler::default() }
+        Sampler {
+            temperature,
+            max_new_tokens,
+            seed,
+            compute: self.settings.compute.clone(),
+            ..Sampler::default()
+        }
     }
 
-    /// The first reply of a model to each held-out prompt.
+    /// Draws the first reply of a model to each held-out prompt.
     ///
     /// # Errors
     /// As [`Sampler::replies`].
@@ -196,7 +213,7 @@ impl EvalBench {
         self.sampler().replies(model, &self.tokenizer, &self.prompts)
     }
 
-    /// The data set's preferred replies to the held-out prompts.
+    /// Returns the data set's preferred replies to the held-out prompts.
     pub fn chosen(&self) -> Vec<Reply> {
         self.sample.iter().map(|p| Reply::from_text(&p.chosen)).collect()
     }
@@ -209,8 +226,11 @@ impl EvalBench {
         let EvalSettings { seed, samples, compute, .. } = &self.settings;
         let (seed, sampler) = (*seed, self.sampler());
         let samples = sampler.samples(model, &self.tokenizer, &self.prompts, *samples)?;
-        let refusal_replies = sampler.replies(model, &self.tokenizer, &self.refusal_prompts.prompts)?;
-        let surprise = |side| perplexity_with(model, &self.held_out, &self.held_out_texts, side, seed, compute);
+        let refusal_replies =
+            sampler.replies(model, &self.tokenizer, &self.refusal_prompts.prompts)?;
+        let surprise = |side| {
+            perplexity_with(model, &self.held_out, &self.held_out_texts, side, seed, compute)
+        };
         let first = &samples[0];
         let read = |other: &Fluency| fluency(other, &self.prompts, first, seed);
         Ok(Evaluation {
@@ -221,7 +241,13 @@ impl EvalBench {
             toxicity: ToxicityReport::of(&self.classifier, &self.sample, &samples, seed)?,
             refusal: Refusal::by_matcher(&self.refusal_prompts, &refusal_replies, seed)?,
             ordinary_answered: ordinary_answered(&self.sample, first, seed),
-            refusal_likelihood: likelihood_auc_with(&self.refusal_prompts, model, &self.tokenizer, seed, compute)?,
+            refusal_likelihood: likelihood_auc_with(
+                &self.refusal_prompts,
+                model,
+                &self.tokenizer,
+                seed,
+                compute,
+            )?,
             novel_words: self.known_words.novel(first, seed),
             quality: quality(first, seed),
             fluency: self.fluency.as_ref().map(read).transpose()?,
@@ -233,12 +259,14 @@ impl EvalBench {
         })
     }
 
-    /// All that decides the cases and the instruments: two evaluations compare where it is equal.
+    /// Everything that decides the cases and the instruments: two evaluations are comparable if it
+    /// is equal.
     fn cases(&self) -> String {
-        let EvalSettings { seed, prompts, samples, temperature, max_new_tokens, .. } = self.settings;
+        let EvalSettings { seed, prompts, samples, temperature, max_new_tokens, .. } =
+            self.settings;
         let classifier = self.classifier.scorer().map(|scorer| scorer.identity());
         let other = self.fluency.as_ref().map(Fluency::identity);
-        // What cannot be computed has failed before anything is compared.
+        // Models that cannot be computed failed earlier.
         let compute = self.settings.compute.name().unwrap_or("unknown");
         let refusal = sha256_hex(self.refusal_prompts.prompts.iter().map(|p| p.as_bytes()), 16);
         format!(
@@ -254,34 +282,52 @@ impl EvalBench {
         if evaluation.cases == self.cases() {
             return Ok(());
         }
-        let got = format!("{} with {}; this bench has {}", evaluation.id.name, evaluation.cases, self.cases());
-        Err(Error::new("the evaluation was made on another bench", got, "evaluate both models on one bench"))
+        let got = format!(
+            "{} with {}; this bench has {}",
+            evaluation.id.name,
+            evaluation.cases,
+            self.cases()
+        );
+        Err(Error::new(
+            "the evaluation was made on another bench",
+            got,
+            "evaluate both models on one bench",
+        ))
     }
 
-    /// Log-probabilities of the held-out replies: the second model as the policy, the first as its reference.
+    /// Returns the log-probabilities of the held-out replies, with the second model as the policy
+    /// and the first as its reference.
     ///
     /// # Errors
     /// An evaluation of another bench.
     pub fn preference_logps(&self, first: &Evaluation, second: &Evaluation) -> Result<PairLogps> {
         [first, second].into_iter().try_for_each(|evaluation| self.check(evaluation))?;
-        first.logps.beside_scores(second.logps.clone(), &self.held_out)
+        first.logps.with_policy_scores(second.logps.clone(), &self.held_out)
     }
 
-    /// How often the second model raised the chosen reply above the rejected one, measured from the first: a share that is
-    /// the same at any β.
+    /// Returns how often the second model, relative to the first, raised the chosen reply above the
+    /// rejected one: a share that is independent of β.
     ///
     /// # Errors
     /// An evaluation of another bench.
     pub fn reward_accuracy(&self, first: &Evaluation, second: &Evaluation) -> Result<Measure> {
         let beta = second.beta().unwrap_or(1.0);
-        Ok(reward_accuracy(&self.preference_logps(first, second)?.rewards(beta), self.settings.seed))
+        Ok(reward_accuracy(
+            &self.preference_logps(first, second)?.rewards(beta),
+            self.settings.seed,
+        ))
     }
 
-    /// Lets the judge compare two lists of replies to the held-out prompts, such as [`Evaluation::replies`] gives them.
+    /// Lets the judge compare two lists of replies to the held-out prompts, as
+    /// [`Evaluation::replies`] returns them.
     ///
     /// # Errors
     /// No judge, or as [`head_to_head`].
-    pub fn head_to_head(&self, first: (&str, &[Reply]), second: (&str, &[Reply])) -> Result<HeadToHead> {
+    pub fn head_to_head(
+        &self,
+        first: (&str, &[Reply]),
+        second: (&str, &[Reply]),
+    ) -> Result<HeadToHead> {
         head_to_head(self.judge()?, &self.prompts, first, second, self.settings.seed)
     }
 
@@ -295,10 +341,17 @@ impl EvalBench {
         first: &Evaluation,
         second: &Evaluation,
     ) -> Result<PathBuf> {
-        write_annotation_files(folder, &self.prompts, first.replies(), second.replies(), self.settings.seed)
+        write_annotation_files(
+            folder,
+            &self.prompts,
+            first.replies(),
+            second.replies(),
+            self.settings.seed,
+        )
     }
 
-    /// A comparison of two evaluated models without rows yet; β is that of the second one's run.
+    /// Creates a comparison of two evaluated models without rows; β is that of the second one's
+    /// run.
     ///
     /// # Errors
     /// An evaluation of another bench.
@@ -314,14 +367,15 @@ impl EvalBench {
         }))
     }
 
-    /// Two models by all metrics. Rows that need a judge or people's annotations are there where the bench has them.
+    /// Compares two models by all metrics, including those of the bench's judge and annotators.
     ///
     /// # Errors
     /// An evaluation of another bench, a judge that fails, or annotation files that cannot be read.
     pub fn compare(&self, first: &Evaluation, second: &Evaluation) -> Result<Comparison> {
         let mut table = self.comparison(first, second)?;
         table.add_joint(&self.reward_accuracy(first, second)?);
-        let ranking = likelihood_ranking(&self.preference_logps(first, second)?, self.settings.seed);
+        let ranking =
+            likelihood_ranking(&self.preference_logps(first, second)?, self.settings.seed);
         table.add(&ranking.reference, &ranking.policy)?;
         if self.judge.is_some() {
             table.add_joint(&self.head_to_head(first.replies(), second.replies())?.rate);
@@ -333,74 +387,36 @@ impl EvalBench {
         Ok(table)
     }
 
-    /// What a run writes down: the comparison with the settings of both trainings and of this bench, the curves, the
-    /// toxicity of single replies, and the judge where it is a reward model trained here.
+    /// Returns the settings and instruments as a table.
     ///
     /// # Errors
-    /// A value that cannot be written.
-    pub fn summary(&self, table: &Comparison, first: &Evaluation, second: &Evaluation) -> Result<Summary> {
-        let mut summary = Summary::new(table, &self.summary_settings(first, second))?;
-        for evaluation in [first, second] {
-            let name = &evaluation.id.name;
-            if let Some(training) = &evaluation.training {
-                summary = summary.with_history(name, &training.history)?;
-            }
-            summary = summary.with_toxicity(name, &evaluation.toxicity);
-        }
-        Ok(match &self.judge {
-            Some(BenchJudge::Reward { judge, .. }) => summary.with_judge(judge),
-            _ => summary,
-        })
-    }
-
-    fn summary_settings(&self, first: &Evaluation, second: &Evaluation) -> Settings {
-        let mut settings = Settings::default()
-            .with("architecture", second.config.to_string())
-            .with("parameters", second.config.n_parameters())
-            .with("pairs_train", self.n_train)
-            .with("pairs_held_out", self.held_out.len())
-            .with("temperature", self.settings.temperature)
-            .with("samples", self.settings.samples)
-            .with("max_new_tokens", self.settings.max_new_tokens);
-        if let Some(model) = &self.settings.model {
-            settings = settings.with("preset", model);
-        }
-        if let Some(BenchJudge::Reward { pairs, .. }) = &self.judge {
-            settings = settings.with("pairs_judge", pairs);
-        }
-        let kind = |e: &Evaluation| e.training.as_ref().map(|t| t.recipe.kind());
-        let alike = kind(first) == kind(second);
-        for evaluation in [first, second] {
-            let Some(training) = &evaluation.training else { continue };
-            // Of two runs of one kind each has its model's name.
-            let name = if alike { evaluation.id.name.to_lowercase() } else { training.recipe.kind().into() };
-            settings = settings
-                .with(&format!("{name}_steps"), training.steps)
-                .with(&format!("{name}_optimiser"), training.recipe.train().to_string());
-        }
-        settings
-    }
-
-    /// What it measures with, as a table.
-    ///
-    /// # Errors
-    /// A failure of the table library.
+    /// The table library fails.
     pub fn table(&self) -> Result<Table> {
         let s = &self.settings;
         let classifier = self.classifier.scorer().map_or("none".into(), |scorer| scorer.identity());
         let rows: Vec<(&str, String)> = vec![
             ("data", format!("{} ({})", self.data, self.data_hash)),
             ("held-out pairs", self.held_out.len().to_string()),
-            ("prompts that are answered", self.prompts.len().to_string()),
+            ("answered prompts", self.prompts.len().to_string()),
             ("replies to each", s.samples.to_string()),
-            ("replies", format!("temperature {}, at most {} tokens", s.temperature, s.max_new_tokens)),
-            ("prompts for refusal", self.refusal_prompts.len().to_string()),
+            (
+                "replies",
+                format!("temperature {}, at most {} tokens", s.temperature, s.max_new_tokens),
+            ),
+            ("refusal prompts", self.refusal_prompts.len().to_string()),
             ("seed", s.seed.to_string()),
-            ("classifier of toxicity", classifier),
+            ("toxicity classifier", classifier),
             ("judge", self.judge().map_or("none".into(), Judge::identity)),
-            ("another language model", self.fluency.as_ref().map_or("none".into(), Fluency::identity)),
+            (
+                "another language model",
+                self.fluency.as_ref().map_or("none".into(), Fluency::identity),
+            ),
         ];
-        let (names, values) = rows.into_iter().map(|(name, value)| (name.to_string(), value)).unzip();
-        Table::new("Evaluation", vec![Column::text("measured with", names), Column::text("value", values)])
+        let (names, values) =
+            rows.into_iter().map(|(name, value)| (name.to_string(), value)).unzip();
+        Table::new(
+            "Evaluation",
+            vec![Column::text("setting", names), Column::text("value", values)],
+        )
     }
 }

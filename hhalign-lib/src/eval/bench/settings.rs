@@ -1,27 +1,27 @@
-//! How models are evaluated: the numbers of prompts and replies, the seed, and how models are computed.
+//! Settings of an evaluation: numbers of prompts and replies, the seed, and the computation.
 
-use crate::error::{Error, Result};
-use crate::fused::Compute;
+use crate::base::error::{Error, Result};
+use crate::compute::Compute;
 
-/// How models are evaluated.
+/// Settings of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalSettings {
-    /// Seed of replies, prompts for refusal, intervals and tests.
+    /// Seed of replies, refusal prompts, intervals and tests.
     pub seed: u64,
-    /// Held-out prompts that are answered, at most.
+    /// The most held-out prompts to answer.
     pub prompts: usize,
-    /// Replies to each of them.
+    /// Replies to each prompt.
     pub samples: usize,
     /// Temperature of the replies.
     pub temperature: f64,
     /// Longest reply, in tokens.
     pub max_new_tokens: usize,
-    /// Prompts for refusal of each kind, harmful and look-alike.
+    /// Refusal prompts of each kind, harmful and look-alike.
     pub refusal_prompts: usize,
-    /// How the models are computed. Classifiers and a language model from a GGUF file have their own passes, which run on
+    /// How the models are computed. Classifiers and a language model from a GGUF file always run on
     /// the processor in f32.
     pub compute: Compute,
-    /// What a summary calls the models' size; `None` leaves it out.
+    /// The name of the models' size in a summary; `None` leaves it out.
     pub model: Option<String>,
 }
 
@@ -41,10 +41,10 @@ impl Default for EvalSettings {
 }
 
 impl EvalSettings {
-    /// Says what is wrong with the settings, if anything; [`EvalBench::new`](super::EvalBench::new) calls it.
+    /// Checks the settings; [`EvalBench::new`](super::EvalBench::new) calls it.
     ///
     /// # Errors
-    /// No prompt, or no reply to it.
+    /// No prompt, or no reply.
     pub fn check(&self) -> Result<()> {
         if self.prompts > 0 && self.samples > 0 {
             return Ok(());
