@@ -1,13 +1,15 @@
-//! Prints a hash for each of a set of small runs: equal lines before and after a change mean equal bits.
+//! Prints a hash for each of a set of small runs: equal lines before and after a change mean equal
+//! bits.
 //!
 //! usage: anchors [emulated]
-//! A refactoring keeps every line. Lines differ between processors; they are compared on one machine.
+//! A refactoring keeps every line. Lines differ between processors; they are compared on one
+//! machine.
 
 use std::path::Path;
 
+use hhalign::base::rng::sha256_hex;
+use hhalign::infer::score::score_pairs_with;
 use hhalign::prelude::*;
-use hhalign::rng::sha256_hex;
-use hhalign::score::score_pairs_with;
 
 fn main() -> Result<()> {
     let data = Dataset::embedded(3, 400)?;
@@ -45,13 +47,19 @@ fn main() -> Result<()> {
     let say = |name: &str, hash: String| println!("{name:<28} {hash}");
     let history = |h: &History| {
         // Times and memory are no part of it.
-        let untimed = |name: &str| !["seconds", "tokens_per_s", "peak_memory_mb", "gpu_memory_mb"].contains(&name);
+        let untimed = |name: &str| {
+            !["seconds", "tokens_per_s", "peak_memory_mb", "gpu_memory_mb"].contains(&name)
+        };
         let lines: Vec<String> = h
             .records
             .iter()
             .map(|r| {
-                let metrics: Vec<String> =
-                    r.metrics.iter().filter(|m| untimed(m.0)).map(|m| format!("{} {:?}", m.0, m.1)).collect();
+                let metrics: Vec<String> = r
+                    .metrics
+                    .iter()
+                    .filter(|m| untimed(m.0))
+                    .map(|m| format!("{} {:?}", m.0, m.1))
+                    .collect();
                 format!("{} {}", r.step, metrics.join(" "))
             })
             .collect();
@@ -64,7 +72,12 @@ fn main() -> Result<()> {
         say(&format!("sft {name} history"), history(&run.history));
         Ok(model)
     };
-    let dpo = |name: &str, reference: &Gpt, compute: Compute, loss: PreferenceLoss, kl: usize| -> Result<Gpt> {
+    let dpo = |name: &str,
+               reference: &Gpt,
+               compute: Compute,
+               loss: PreferenceLoss,
+               kl: usize|
+     -> Result<Gpt> {
         let mut policy = reference.fork()?;
         let dpo = Dpo { train: plan(compute), loss, kl_prompts: kl, ..Dpo::default() };
         let run = dpo.fit(&mut policy, reference, &train, &held_out)?;
@@ -72,10 +85,13 @@ fn main() -> Result<()> {
         say(&format!("dpo {name} history"), history(&run.history));
         Ok(policy)
     };
-    let f32 = Compute { device: if emulated { Device::Auto } else { Device::Cpu }, ..Compute::default() };
+    let f32 =
+        Compute { device: if emulated { Device::Auto } else { Device::Cpu }, ..Compute::default() };
     let reference = sft("f32", f32.clone())?.freeze()?;
-    let policy = dpo("f32", &reference, f32.clone(), PreferenceLoss::Sigmoid, if emulated { 0 } else { 4 })?;
-    let precisions = if emulated { vec![Precision::Bf16, Precision::F16] } else { vec![Precision::Auto] };
+    let policy =
+        dpo("f32", &reference, f32.clone(), PreferenceLoss::Sigmoid, if emulated { 0 } else { 4 })?;
+    let precisions =
+        if emulated { vec![Precision::Bf16, Precision::F16] } else { vec![Precision::Auto] };
     for precision in precisions {
         let compute = Compute { precision, ..f32.clone() };
         let name = format!("{precision:?}");
@@ -83,10 +99,15 @@ fn main() -> Result<()> {
         dpo(&name, &reference, compute, PreferenceLoss::Ipo, 0)?;
     }
     let scores = score_pairs_with(&reference, &train.head(64), &f32)?;
-    let bytes: Vec<u8> = scores.chosen.iter().chain(&scores.rejected).flat_map(|x| x.to_le_bytes()).collect();
+    let bytes: Vec<u8> =
+        scores.chosen.iter().chain(&scores.rejected).flat_map(|x| x.to_le_bytes()).collect();
     say("reference's scores", sha256_hex([bytes.as_slice()], 16));
-    let prompts: Vec<String> =
-        split.held_out.iter().take(if emulated { 6 } else { 64 }).map(|p| p.prompt.clone()).collect();
+    let prompts: Vec<String> = split
+        .held_out
+        .iter()
+        .take(if emulated { 6 } else { 64 })
+        .map(|p| p.prompt.clone())
+        .collect();
     let sampler = Sampler {
         temperature: 0.8,
         top_p: if emulated { 1.0 } else { 0.95 },
@@ -96,12 +117,22 @@ fn main() -> Result<()> {
     };
     let texts = |replies: Vec<Reply>| sha256_hex([format!("{replies:?}").as_bytes()], 16);
     say("replies", texts(sampler.replies(&policy, &tokenizer, &prompts)?));
-    say("replies of a mixture", texts(sampler.replies_between(&policy, &reference, 0.5, &tokenizer, &prompts[..4])?));
-    let reward =
-        RewardConfig { train: plan(f32.clone()), lm_weight: 0.1, token_dropout: 0.1, ..RewardConfig::default() };
+    say(
+        "replies of a mixture",
+        texts(sampler.replies_between(&policy, &reference, 0.5, &tokenizer, &prompts[..4])?),
+    );
+    let reward = RewardConfig {
+        train: plan(f32.clone()),
+        lm_weight: 0.1,
+        token_dropout: 0.1,
+        ..RewardConfig::default()
+    };
     let reward_model = RewardModel::train(&reward, &reference, &train, &held_out, None)?;
     say("reward model", reward_model.hash()?);
-    say("reward model history", history(&reward_model.training.as_ref().expect("it was trained here").history));
+    say(
+        "reward model history",
+        history(&reward_model.training.as_ref().expect("it was trained here").history),
+    );
     let (chosen, rejected) = reward_model.score_pairs(&held_out)?;
     let bytes: Vec<u8> = chosen.iter().chain(&rejected).flat_map(|x| x.to_le_bytes()).collect();
     say("rewards", sha256_hex([bytes.as_slice()], 16));
@@ -113,18 +144,34 @@ fn main() -> Result<()> {
         ..reward.clone()
     };
     RewardModel::train(&half, &reference, &train, &held_out, Some(&folder))?;
-    say("reward model resumed", RewardModel::train(&reward, &reference, &train, &held_out, Some(&folder))?.hash()?);
+    say(
+        "reward model resumed",
+        RewardModel::train(&reward, &reference, &train, &held_out, Some(&folder))?.hash()?,
+    );
     sft("composed", Compute { composed: true, ..f32.clone() })?;
-    dpo("composed", &reference, Compute { composed: true, ..f32.clone() }, PreferenceLoss::Sigmoid, 0)?;
+    dpo(
+        "composed",
+        &reference,
+        Compute { composed: true, ..f32.clone() },
+        PreferenceLoss::Sigmoid,
+        0,
+    )?;
     let mut dropped = Gpt::new(GptConfig { dropout: 0.1, ..config.clone() }, 5)?;
     let run = Sft { train: plan(f32.clone()) }.fit(&mut dropped, &train, &held_out)?;
     say("sft with dropout", dropped.hash()?);
     say("sft with dropout history", history(&run.history));
     sft("checkpointed", Compute { checkpoint_activations: true, ..f32.clone() })?;
-    dpo("unshared", &reference, Compute { share_prompts: false, ..f32.clone() }, PreferenceLoss::Kto { kl: 0.1 }, 0)?;
+    dpo(
+        "unshared",
+        &reference,
+        Compute { share_prompts: false, ..f32.clone() },
+        PreferenceLoss::Kto { kl: 0.1 },
+        0,
+    )?;
     let path = folder.join("half.safetensors");
     let mut resumed = fresh()?;
-    let first = TrainConfig { checkpoint: Some(path.clone()), stop_at: Some(13), ..plan(f32.clone()) };
+    let first =
+        TrainConfig { checkpoint: Some(path.clone()), stop_at: Some(13), ..plan(f32.clone()) };
     Sft { train: first }.fit(&mut resumed, &train, &held_out)?;
     Sft { train: plan(f32.clone()) }.resume(Path::new(&path), &mut resumed, &train, &held_out)?;
     say("sft resumed", resumed.hash()?);
@@ -140,7 +187,10 @@ fn main() -> Result<()> {
     say("fork", fork.model()?.hash()?);
     let odds = likelihood_auc(&RefusalPrompts::embedded(1, 20)?, &policy, &tokenizer, 1)?;
     let odds = odds.estimate();
-    say("refusal odds", sha256_hex([format!("{:?}", [odds.value, odds.low, odds.high]).as_bytes()], 16));
+    say(
+        "refusal odds",
+        sha256_hex([format!("{:?}", [odds.value, odds.low, odds.high]).as_bytes()], 16),
+    );
     std::fs::remove_dir_all(&folder).ok();
     Ok(())
 }

@@ -1,37 +1,27 @@
-//! What `scripts/check_gpt2.py` compares with transformers: a GPT-2 folder of the original repository's layout.
-//!
-//! usage: cargo run --release --example gpt2 -- compare FOLDER IDS.safetensors OUTPUT.safetensors
-//!        cargo run --release --example gpt2 -- tokens FOLDER TEXTS.json OUTPUT.json
-//!        cargo run --release --example gpt2 -- vocabulary OUTPUT_FOLDER
-//!        cargo run --release --example gpt2 -- train FOLDER OUTPUT_FOLDER STEPS
+//! A GPT-2 folder of the original repository's layout, for `scripts/checks/check_gpt2.py`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use hhalign::checkpoint::{read_tensors, write_tensors};
-use hhalign::error::{Error, Result};
-use hhalign::fused::{Decoder, Keep, Packed, Precision, Purpose, Workspace, with_weights};
+use hhalign::base::error::{Error, Result};
+use hhalign::compute::Precision;
+use hhalign::compute::cpu::{Decoder, Keep, Purpose, Workspace, with_weights};
+use hhalign::data::packed::Packed;
+use hhalign::infer::score::token_logps;
+use hhalign::model::checkpoint::{read_tensors, write_tensors};
 use hhalign::prelude::*;
-use hhalign::score::token_logps;
 
-fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
-        ["compare", folder, ids, output] => compare(folder, ids, output),
-        ["tokens", folder, texts, output] => tokens(folder, texts, output),
-        ["vocabulary", folder] => Tokenizer::gpt2()?.save(std::path::Path::new(folder).join("tokenizer.json")),
-        ["train", folder, output, steps] => train(folder, output, steps.parse().unwrap_or(2)),
-        other => Err(Error::new("no such command", format!("{other:?}"), "see the usage at the top of this file")),
-    }
-}
-
-/// Logits of the composed model, log π of every token on both paths, and the decoder's logits after each row.
-fn compare(folder: &str, ids: &str, output: &str) -> Result<()> {
+/// Logits of the composed model, log π of every token on both paths, and the decoder's logits after
+/// each row.
+pub fn compare(folder: &str, ids: &str, output: &str) -> Result<()> {
     let clock = Instant::now();
     let (model, _) = load_model(folder, false)?;
-    println!("loaded {} parameters in {:.1} s", model.n_parameters(), clock.elapsed().as_secs_f64());
+    println!(
+        "loaded {} parameters in {:.1} s",
+        model.n_parameters(),
+        clock.elapsed().as_secs_f64()
+    );
     let ids = read_tensors(ids.as_ref())?
         .remove("ids")
         .ok_or_else(|| Error::new("no ids", "a file without them", "name them ids"))?;
@@ -48,7 +38,11 @@ fn compare(folder: &str, ids: &str, output: &str) -> Result<()> {
     let fast = with_weights(&model, Precision::F32, Purpose::Train, |weights| {
         Workspace::default().forward(weights, &packed, Keep::Activations, None)
     })?;
-    println!("fast path: {} log-probabilities in {:.1} s", fast.len(), clock.elapsed().as_secs_f64());
+    println!(
+        "fast path: {} log-probabilities in {:.1} s",
+        fast.len(),
+        clock.elapsed().as_secs_f64()
+    );
     let decoded = with_weights(&model, Precision::F32, Purpose::Decode, |weights| {
         let mut decoder = Decoder::new(weights)?;
         rows.iter().map(|row| Ok(decoder.start(row)?.1)).collect::<Result<Vec<_>>>()
@@ -60,23 +54,35 @@ fn compare(folder: &str, ids: &str, output: &str) -> Result<()> {
         ("fast".to_string(), Tensor::from_vec(fast, n, &Device::Cpu)?),
         (
             "decoded".to_string(),
-            Tensor::from_vec(decoded.concat(), (rows.len(), model.config.vocab_size), &Device::Cpu)?,
+            Tensor::from_vec(
+                decoded.concat(),
+                (rows.len(), model.config.vocab_size),
+                &Device::Cpu,
+            )?,
         ),
     ]);
     write_tensors(output.as_ref(), &found, HashMap::new())
 }
 
 /// The ids of texts under the folder's own tokenizer and under the library's GPT-2.
-fn tokens(folder: &str, texts: &str, output: &str) -> Result<()> {
-    let texts: Vec<String> = serde_json::from_slice(&hhalign::files::read(texts.as_ref())?)?;
+pub fn tokens(folder: &str, texts: &str, output: &str) -> Result<()> {
+    let texts: Vec<String> = serde_json::from_slice(&hhalign::base::files::read(texts.as_ref())?)?;
     let own = Tokenizer::load(std::path::Path::new(folder).join("tokenizer.json"))?;
-    let ids = |tokenizer: &Tokenizer| texts.iter().map(|t| tokenizer.encode(t)).collect::<Result<Vec<_>>>();
+    let ids = |tokenizer: &Tokenizer| {
+        texts.iter().map(|t| tokenizer.encode(t)).collect::<Result<Vec<_>>>()
+    };
     let found = serde_json::json!({ "folder": ids(&own)?, "library": ids(&Tokenizer::gpt2()?)? });
-    hhalign::files::write_atomic(output.as_ref(), found.to_string().as_bytes())
+    hhalign::base::files::write_atomic(output.as_ref(), found.to_string().as_bytes())
 }
 
-/// A few steps of SFT with a shorter block than the weights', and the model as `save_model` leaves it.
-fn train(folder: &str, output: &str, steps: usize) -> Result<()> {
+/// The library's own GPT-2 tokenizer.
+pub fn vocabulary(folder: &str) -> Result<()> {
+    Tokenizer::gpt2()?.save(std::path::Path::new(folder).join("tokenizer.json"))
+}
+
+/// A few steps of SFT with a shorter block than the weights', and the model as `save_model` leaves
+/// it.
+pub fn train(folder: &str, output: &str, steps: usize) -> Result<()> {
     let get = |name: &str| match name {
         "HHALIGN_INIT" => Some(folder.to_string()),
         "HHALIGN_BLOCK_SIZE" => Some("512".into()),

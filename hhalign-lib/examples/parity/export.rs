@@ -1,13 +1,10 @@
-//! What `scripts/check_export.py` starts in two processes: exports of one small model with every loss that can go, and
-//! what our own trainer makes of the same settings.
-//!
-//! usage: cargo run --release --example export -- FOLDER
+//! Exports of one small model with every loss that can go, and what our own trainer makes of the
+//! same settings, for `scripts/checks/check_export.py`.
 
 use std::path::Path;
 
-use hhalign::error::{Error, Result};
-use hhalign::export::{export_dpo, export_sft};
 use hhalign::prelude::*;
+use hhalign::train::export::{export_dpo, export_sft};
 
 /// Steps of each run: enough for the rate to warm up and fall, and for an epoch to end.
 const STEPS: usize = 6;
@@ -15,15 +12,8 @@ const STEPS: usize = 6;
 /// Short enough for some prompts and replies to be cut.
 const MAX_LENGTH: usize = 96;
 
-fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder] = arguments.as_slice() else {
-        return Err(Error::new(
-            "one argument is needed",
-            format!("{arguments:?}"),
-            "give a FOLDER that is not there yet",
-        ));
-    };
+/// Writes a folder for each export.
+pub fn write(folder: &str) -> Result<()> {
     let folder = Path::new(folder);
     let data = Dataset::embedded(0, 400)?;
     let split = data.split(0.1)?;
@@ -60,10 +50,22 @@ fn main() -> Result<()> {
 
     let mut refused = serde_json::Map::new();
     for loss in PreferenceLoss::ALL {
-        let dpo = Dpo { loss, train: TrainConfig { learning_rate: 3e-4, ..settings.clone() }, ..Dpo::default() };
+        let dpo = Dpo {
+            loss,
+            train: TrainConfig { learning_rate: 3e-4, ..settings.clone() },
+            ..Dpo::default()
+        };
         let place = folder.join(loss.name());
         let sides = (whole, held_out);
-        match export_dpo(&dpo, &model, &model.freeze()?, &tokenizer, sides, MAX_LENGTH, place.join("export")) {
+        match export_dpo(
+            &dpo,
+            &model,
+            &model.freeze()?,
+            &tokenizer,
+            sides,
+            MAX_LENGTH,
+            place.join("export"),
+        ) {
             Err(error) => drop(refused.insert(loss.name().into(), error.got().into())),
             Ok(_) => {
                 let mut policy = model.fork()?;
@@ -74,14 +76,32 @@ fn main() -> Result<()> {
     }
     // One export whose steps do not fill the epoch, and which has a reference of its own.
     let dpo = Dpo { train: settings, ..Dpo::default() };
-    export_dpo(&dpo, &tuned, &model, &tokenizer, (train, held_out), MAX_LENGTH, folder.join("apart/export"))?;
-    hhalign::files::write_atomic(&folder.join("refused.json"), serde_json::Value::from(refused).to_string().as_bytes())
+    export_dpo(
+        &dpo,
+        &tuned,
+        &model,
+        &tokenizer,
+        (train, held_out),
+        MAX_LENGTH,
+        folder.join("apart/export"),
+    )?;
+    hhalign::base::files::write_atomic(
+        &folder.join("refused.json"),
+        serde_json::Value::from(refused).to_string().as_bytes(),
+    )
 }
 
 /// The metrics of a run here and the model it ended with.
 fn keep(folder: &Path, run: &Outcome, model: &Gpt, tokenizer: &Tokenizer) -> Result<()> {
-    let steps: Vec<_> =
-        run.history.records.iter().map(|r| serde_json::json!({ "step": r.step, "metrics": r.metrics })).collect();
+    let steps: Vec<_> = run
+        .history
+        .records
+        .iter()
+        .map(|r| serde_json::json!({ "step": r.step, "metrics": r.metrics }))
+        .collect();
     save_model(model, tokenizer, folder.join("ours"))?;
-    hhalign::files::write_atomic(&folder.join("ours.json"), serde_json::json!(steps).to_string().as_bytes())
+    hhalign::base::files::write_atomic(
+        &folder.join("ours.json"),
+        serde_json::json!(steps).to_string().as_bytes(),
+    )
 }

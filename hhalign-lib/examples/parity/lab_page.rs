@@ -1,17 +1,18 @@
-//! Writes a page with a beta lab over many invented pairs, and beside it what this library says of some of them: what
-//! `scripts/test_browser.py` compares with the page's own numbers.
-//!
-//! usage: lab_page FOLDER [PAIRS]
+//! A page with a beta lab over many invented pairs, and what this library says of some of them, for
+//! `scripts/tests/test_browser.py`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hhalign::error::Result;
-use hhalign::lab::beta_lab;
+use hhalign::base::error::Result;
+use hhalign::base::rng::stream;
 use hhalign::loss::{PairLogps, PairValues, PreferenceLoss, Values};
-use hhalign::rng::stream;
+use hhalign::notebook::lab::beta_lab;
 use rand::Rng as _;
 use serde_json::json;
+
+/// Pairs of the page where no other number is asked for.
+pub const PAIRS: usize = 10_000;
 
 /// Pairs whose losses are compared, and the values of beta.
 const COMPARED: usize = 300;
@@ -30,12 +31,16 @@ fn pairs(n: usize, seed: u64) -> Result<PairLogps> {
     };
     let (chosen_tokens, rejected_tokens) = (lengths(seed), lengths(seed + 1));
     let mut side = |tokens: &[usize]| {
-        let both: Vec<(f64, f64)> =
-            tokens.iter().enumerate().map(|(i, &t)| reply(t, if i % 50 == 0 { 300.0 } else { 8.0 })).collect();
+        let both: Vec<(f64, f64)> = tokens
+            .iter()
+            .enumerate()
+            .map(|(i, &t)| reply(t, if i % 50 == 0 { 300.0 } else { 8.0 }))
+            .collect();
         let (reference, policy): (Vec<f64>, Vec<f64>) = both.into_iter().unzip();
         (Values::new(&reference), Values::new(&policy))
     };
-    let ((ref_chosen, policy_chosen), (ref_rejected, policy_rejected)) = (side(&chosen_tokens), side(&rejected_tokens));
+    let ((ref_chosen, policy_chosen), (ref_rejected, policy_rejected)) =
+        (side(&chosen_tokens), side(&rejected_tokens));
     PairLogps::new(PairValues {
         policy_chosen,
         policy_rejected,
@@ -46,17 +51,20 @@ fn pairs(n: usize, seed: u64) -> Result<PairLogps> {
     })
 }
 
-fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().expect("usage: lab_page FOLDER [PAIRS]");
-    let n = arguments.next().map_or(10_000, |n| n.parse().expect("a number of pairs"));
-    let folder = Path::new(&folder);
-    let shown = beta_lab(&pairs(n, 7)?, PreferenceLoss::Sigmoid, 0.1, &format!("{n} invented pairs, seed 7"))?;
+/// Writes page.html with `n` pairs, and expected.json.
+pub fn write(folder: &str, n: usize) -> Result<()> {
+    let folder = Path::new(folder);
+    let shown = beta_lab(
+        &pairs(n, 7)?,
+        PreferenceLoss::Sigmoid,
+        0.1,
+        &format!("{n} invented pairs, seed 7"),
+    )?;
     let page = format!(
         "<!doctype html><meta charset=\"utf-8\"><title>beta lab</title><body style=\"font-family:sans-serif\">{}</body>",
         shown.html()
     );
-    hhalign::files::write_atomic(&folder.join("page.html"), page.as_bytes())?;
+    hhalign::base::files::write_atomic(&folder.join("page.html"), page.as_bytes())?;
 
     let some = pairs(COMPARED, 11)?;
     let mut losses = PreferenceLoss::ALL.to_vec();
@@ -64,7 +72,8 @@ fn main() -> Result<()> {
     let mut expected = vec![];
     for loss in &losses {
         // `{"Cdpo": {"label_smoothing": 0.1}}` or `"Sigmoid"`.
-        let settings = serde_json::to_value(loss)?.as_object().and_then(|o| o.values().next().cloned());
+        let settings =
+            serde_json::to_value(loss)?.as_object().and_then(|o| o.values().next().cloned());
         for beta in BETAS {
             let values = Values::from_tensor(loss.losses(&some, beta)?).to_vec()?;
             expected.push(json!({ "name": loss.name(), "settings": settings.clone().unwrap_or(json!({})), "beta": beta, "losses": values }));
@@ -79,7 +88,7 @@ fn main() -> Result<()> {
         ("ll", some.rejected_tokens().iter().map(|&n| n as f64).collect()),
     ]
     .into();
-    hhalign::files::write_atomic(
+    hhalign::base::files::write_atomic(
         &folder.join("expected.json"),
         json!({ "data": data, "expected": expected }).to_string().as_bytes(),
     )
