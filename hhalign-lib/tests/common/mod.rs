@@ -1,19 +1,19 @@
-//! Helpers that several test files share.
-#![allow(dead_code)] // every test file is a crate of its own and uses a part of this one
+//! Helpers that both test programs use.
 
 pub mod passes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
-use hhalign::batch::{Batch, TokenizedPairs};
-use hhalign::checkpoint::{read_config, read_tensors};
+use hhalign::base::error::Error;
+use hhalign::compute::gpu::Gpu;
+use hhalign::data::batch::TokenizedPairs;
+use hhalign::data::tokenize::Tokenizer;
 use hhalign::data::{Dataset, Pair};
-use hhalign::error::Error;
 use hhalign::model::{Gpt, GptConfig};
-use hhalign::tokenize::Tokenizer;
 use hhalign::train::TrainConfig;
 
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -23,44 +23,8 @@ pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-pub fn golden_tensors(name: &str) -> Tensors {
-    read_tensors(&golden(name)).expect("a fixture")
-}
-
-pub fn golden_json(name: &str) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(golden(name)).expect("a fixture")).expect("JSON")
-}
-
-/// A model of the fixtures; their folders hold no tokenizer, so `load_model` does not serve.
-pub fn golden_model(name: &str) -> Gpt {
-    let folder = golden(name);
-    let config = read_config(&folder.join("config.json")).expect("a config");
-    let parameters = read_tensors(&folder.join("model.safetensors")).expect("weights");
-    Gpt::from_parameters(config, parameters, true).expect("weights that fit")
-}
-
-/// The library's own batch of fixture ids: where a reply begins and ends is read off the mask.
-pub fn golden_batch(ids: &Tensor, mask: &Tensor) -> Batch {
-    let ids = ids.to_dtype(DType::U32).unwrap().to_vec2::<u32>().unwrap();
-    let mask = mask.to_vec2::<f32>().unwrap();
-    let spans = mask.iter().map(|row| {
-        let counts = |&(_, &m): &(usize, &f32)| m == 1.0;
-        let start = row.iter().enumerate().find(counts).expect("a reply").0;
-        let end = row.iter().enumerate().rfind(counts).expect("a reply").0 + 1;
-        (start, end)
-    });
-    let rows: Vec<(&[u32], &[u32])> = ids.iter().zip(spans).map(|(r, (s, e))| (&r[..s], &r[s..e])).collect();
-    Batch::new(&rows, 0).expect("a batch")
-}
-
 pub fn numbers(tensor: &Tensor) -> Vec<f64> {
     tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
-}
-
-pub fn number(tensor: &Tensor) -> f64 {
-    let all = numbers(tensor);
-    assert_eq!(all.len(), 1);
-    all[0]
 }
 
 pub fn max_abs(values: &[f64]) -> f64 {
@@ -70,41 +34,33 @@ pub fn max_abs(values: &[f64]) -> f64 {
 /// Largest absolute difference; a NaN counts as infinite.
 pub fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| if (a - b).is_nan() { f64::INFINITY } else { (a - b).abs() }).fold(0.0, f64::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| if (a - b).is_nan() { f64::INFINITY } else { (a - b).abs() })
+        .fold(0.0, f64::max)
 }
 
 /// The gradients of a model's parameters by name; every one must be there.
 pub fn named_gradients(model: &Gpt, mut store: GradStore) -> Tensors {
     let take = |(name, var): (&String, &candle_core::Var)| {
-        let gradient = store.remove(var.as_tensor()).unwrap_or_else(|| panic!("{name} has no gradient"));
+        let gradient =
+            store.remove(var.as_tensor()).unwrap_or_else(|| panic!("{name} has no gradient"));
         (name.clone(), gradient.detach())
     };
     model.named_vars().iter().map(take).collect()
-}
-
-/// Largest difference of gradients relative to each tensor's largest entry, over all `grad.*` of a fixture.
-pub fn gradient_error(ours: &Tensors, expected: &Tensors) -> (f64, String) {
-    let mut worst = (0.0, String::new());
-    let mut compared = 0;
-    for (name, wanted) in expected.iter().filter_map(|(n, t)| n.strip_prefix("grad.").map(|n| (n, t))) {
-        let wanted = numbers(wanted);
-        let error = distance(&numbers(&ours[name]), &wanted) / max_abs(&wanted);
-        if error > worst.0 {
-            worst = (error, name.to_string());
-        }
-        compared += 1;
-    }
-    assert_eq!(compared, ours.len(), "every parameter has an expected gradient");
-    worst
 }
 
 /// A folder that goes away with its owner.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
+    /// Makes an empty folder that no other test has, whatever name another test gives.
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("hhalign-test-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a temporary folder");
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("hhalign-test-{}-{number}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a temporary folder");
         Self(path)
     }
 
@@ -137,7 +93,8 @@ pub fn tokenizer() -> Tokenizer {
     Tokenizer::train(&texts(1, 60), VOCAB).expect("a tokenizer")
 }
 
-/// Ids of the small tokenizer, and the small models' block: most replies of the embedded set fit whole.
+/// Ids of the small tokenizer, and the small models' block: most replies of the embedded set fit
+/// whole.
 pub const VOCAB: usize = 600;
 pub const BLOCK: usize = 160;
 
@@ -183,27 +140,22 @@ pub fn tensor_bits(tensor: &Tensor) -> Vec<u32> {
 }
 
 /// The error of a result that must be one; its three parts must all say something.
-pub fn error<T>(result: hhalign::error::Result<T>) -> Error {
+pub fn error<T>(result: hhalign::base::error::Result<T>) -> Error {
     let Err(error) = result else { panic!("an error was expected") };
-    assert!(!error.what().is_empty() && !error.got().is_empty() && !error.fix().is_empty(), "a part is empty: {error}");
+    assert!(
+        !error.what().is_empty() && !error.got().is_empty() && !error.fix().is_empty(),
+        "a part is empty: {error}"
+    );
     error
 }
 
-/// The real data, where `HHALIGN_TEST_DATA` names its folder; otherwise one line says that a test was skipped.
-pub fn test_data(test: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("HHALIGN_TEST_DATA").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: {test} needs HHALIGN_TEST_DATA, a folder with hh/harmless-base.test.jsonl.gz");
-    }
-    folder
-}
-
-/// An emulated GPU, where there is a C++ compiler to build it with; another machine says that it skips the test.
-pub fn emulated(megabytes: usize) -> Option<hhalign::gpu::Gpu> {
+/// An emulated GPU, where there is a C++ compiler to build it with; another machine says that it
+/// skips the test.
+pub fn emulated(megabytes: usize) -> Option<Gpu> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     if std::process::Command::new(&compiler).arg("--version").output().is_err() {
         println!("skipped: an emulated GPU needs a C++ compiler, and {compiler} does not start");
         return None;
     }
-    Some(hhalign::gpu::Gpu::emulated(megabytes))
+    Some(Gpu::emulated(megabytes))
 }

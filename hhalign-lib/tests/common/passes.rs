@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use hhalign::batch::Batch;
-use hhalign::fused::{Packed, TokenStats};
-use hhalign::gradients::Gradients;
+use hhalign::compute::cpu::TokenStats;
+use hhalign::compute::gradients::Gradients;
+use hhalign::data::batch::Batch;
+use hhalign::data::packed::Packed;
+use hhalign::infer::score;
+use hhalign::model::ops::Dropout;
 use hhalign::model::{Gpt, GptConfig};
-use hhalign::nn::Dropout;
-use hhalign::score;
 
 use super::{max_abs, named_gradients, numbers};
 
@@ -21,7 +22,8 @@ pub fn model(config: GptConfig) -> Gpt {
         let n = tensor.elem_count();
         // Another noise for each name, so that no parameter can stand in for another of its shape.
         let seed = name.bytes().fold(0, |sum, byte| (sum * 31 + byte as usize) % 97);
-        let noise: Vec<f32> = (0..n).map(|i| ((i * 37 + seed) % 97) as f32 / 970.0 - 0.05).collect();
+        let noise: Vec<f32> =
+            (0..n).map(|i| ((i * 37 + seed) % 97) as f32 / 970.0 - 0.05).collect();
         let noise = Tensor::from_vec(noise, tensor.dims(), tensor.device()).unwrap();
         (name, ((tensor * 3.0).unwrap() + noise).unwrap())
     });
@@ -29,14 +31,23 @@ pub fn model(config: GptConfig) -> Gpt {
 }
 
 pub fn config(n_layer: usize, n_head: usize, n_embd: usize, vocab_size: usize) -> GptConfig {
-    GptConfig { vocab_size, block_size: 160, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
+    GptConfig {
+        vocab_size,
+        block_size: 160,
+        n_layer,
+        n_head,
+        n_embd,
+        dropout: 0.0,
+        layer_norm_epsilon: 1e-5,
+    }
 }
 
 pub fn ids(n: usize, seed: usize, vocab: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * 31 + seed * 17 + i * i) % vocab) as u32).collect()
 }
 
-/// Prompts with one or several replies, of odd lengths: a prompt and a reply of one token among them.
+/// Prompts with one or several replies, of odd lengths: a prompt and a reply of one token among
+/// them.
 pub fn sequences(vocab: usize) -> Sequences {
     let id = |n, seed| ids(n, seed, vocab);
     vec![
@@ -52,7 +63,9 @@ pub fn packed(sequences: &Sequences, share: bool) -> Packed {
     let mut packed = Packed::default();
     for (prompt, replies) in sequences {
         let replies: Vec<&[u32]> = replies.iter().map(Vec::as_slice).collect();
-        replies.chunks(if share { replies.len() } else { 1 }).for_each(|r| packed.push(prompt, r).unwrap());
+        replies
+            .chunks(if share { replies.len() } else { 1 })
+            .for_each(|r| packed.push(prompt, r).unwrap());
     }
     packed
 }
@@ -69,13 +82,16 @@ pub struct Oracle {
 }
 
 pub fn oracle(model: &Gpt, sequences: &Sequences) -> Oracle {
-    let flat: Vec<(&[u32], &[u32])> =
-        sequences.iter().flat_map(|(p, replies)| replies.iter().map(move |r| (p.as_slice(), r.as_slice()))).collect();
+    let flat: Vec<(&[u32], &[u32])> = sequences
+        .iter()
+        .flat_map(|(p, replies)| replies.iter().map(move |r| (p.as_slice(), r.as_slice())))
+        .collect();
     let batch = Batch::new(&flat, 0).unwrap();
     let logits = score::reply_logits(model, &batch, &mut Dropout::off()).unwrap();
     let logps = score::logps_of_targets(&logits, &batch.targets).unwrap();
     let n = batch.n_reply_tokens();
-    let loss = (&logps * Tensor::new(dlogps(n), logps.device()).unwrap()).unwrap().sum_all().unwrap();
+    let loss =
+        (&logps * Tensor::new(dlogps(n), logps.device()).unwrap()).unwrap().sum_all().unwrap();
     Oracle {
         logps: numbers(&logps),
         stats: score::token_stats(&logits, &batch.targets).unwrap(),
@@ -88,7 +104,8 @@ pub fn long(n: usize, vocab: usize) -> Sequences {
     (0..n).map(|i| (ids(2, i, vocab), vec![ids(150, i + 1, vocab)])).collect()
 }
 
-/// Whole replies, each of which has an end; those of every second prompt are predicted as well, as far as the first.
+/// Whole replies, each of which has an end; those of every second prompt are predicted as well, as
+/// far as the first.
 pub fn whole(sequences: &Sequences, share: bool) -> Packed {
     let mut packed = Packed::default();
     for (i, (prompt, replies)) in sequences.iter().enumerate() {
