@@ -18,7 +18,7 @@ NUMBERS = [part.number for part in PARTS]
 
 
 def numbers(text: str) -> list[int]:
-    """Parts by their numbers, such as 0,3."""
+    """Parses numbers of parts, such as 0,3."""
     found = [int(word) for word in text.split(",")]
     if wrong := [n for n in found if n not in NUMBERS]:
         raise argparse.ArgumentTypeError(
@@ -28,34 +28,36 @@ def numbers(text: str) -> list[int]:
 
 
 def limit(text: str) -> tuple[int, float]:
-    """PART=SECONDS."""
+    """Parses PART=SECONDS."""
     part, _, seconds = text.partition("=")
     return numbers(part)[0], float(seconds)
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="./scripts/gpu_check",
         description="Checks and times everything on a real GPU in a few minutes.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--pack", type=Path, metavar="FOLDER", help="build and pack what the card's machine needs"
+        "--pack", type=Path, metavar="FOLDER", help="build and pack what the GPU's machine needs"
     )
     what.add_argument(
-        "--run", type=Path, metavar="FOLDER", help="run everything from a packed folder"
+        "--run", type=Path, metavar="FOLDER", help="run every part from a packed folder"
     )
-    what.add_argument("--read", type=Path, metavar="OUT", help="print the tables of what came back")
-    what.add_argument("--predict", action="store_true", help="print the prediction for a step")
+    what.add_argument("--read", type=Path, metavar="OUT", help="print tables of the results")
+    what.add_argument("--predict", action="store_true", help="print the predicted time of a step")
     packing = parser.add_argument_group("with --pack")
     packing.add_argument(
         "--data", type=Path, help="folder with real HH, *.jsonl.gz (HHALIGN_TEST_DATA/hh)"
     )
-    packing.add_argument("--no-wheels", action="store_true", help="leave Python packages out")
-    packing.add_argument("--level", type=int, default=9, help="of xz: 9 is smallest")
+    packing.add_argument("--no-wheels", action="store_true", help="pack no Python packages")
+    packing.add_argument(
+        "--level", type=int, default=9, help="compression level of xz; 9 is smallest"
+    )
     running = parser.add_argument_group("with --run")
-    running.add_argument("--out", type=Path, help="where results go; required")
+    running.add_argument("--out", type=Path, help="folder for the results; required")
     running.add_argument("--minutes", type=float, default=8)
     running.add_argument(
         "--python", default=sys.executable, help="Python with torch and transformers, for the peers"
@@ -66,10 +68,10 @@ def arguments() -> argparse.Namespace:
         help="tiny shapes on the emulated card; also with HHALIGN_DEVICE=emulated",
     )
     running.add_argument(
-        "--only", type=numbers, default=NUMBERS, metavar="N,...", help="these parts alone"
+        "--only", type=numbers, default=NUMBERS, metavar="N,...", help="run these parts only"
     )
     running.add_argument(
-        "--skip", type=numbers, default=[], metavar="N,...", help="all but these parts"
+        "--skip", type=numbers, default=[], metavar="N,...", help="run all but these parts"
     )
     running.add_argument(
         "--limit",
@@ -77,27 +79,31 @@ def arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="PART=SECONDS",
-        help="another limit for a part",
+        help="time limit of a part",
     )
     running.add_argument(
-        "--tests", default="", metavar="NAME,...", help="of parts 1 and 2 these tests alone"
+        "--tests",
+        default="",
+        metavar="NAME,...",
+        help="in parts 1 and 2 run these tests only, such as gpu::tf32_stays_near_f32",
     )
     args = parser.parse_args()
     if args.run and not args.out:
         parser.error("--run needs --out OUT")
     if args.run and not (args.run / "manifest.json").is_file():
         parser.error(
-            f"--run: {args.run} holds no manifest.json: fill it with ./scripts/gpu_check --pack {args.run}"
+            f"--run: {args.run} holds no manifest.json; "
+            f"fill it with ./scripts/gpu_check --pack {args.run}"
         )
     if args.run and (args.out / "results.jsonl").exists():
-        parser.error(f"--out: {args.out} holds the results of another run: name another folder")
+        parser.error(f"--out: {args.out} holds the results of another run; name another folder")
     if args.read and not (args.read / "results.jsonl").is_file():
         parser.error(f"--read: {args.read} holds no results.jsonl")
     return args
 
 
 def packed(args: argparse.Namespace) -> int:
-    """--pack"""
+    """Runs --pack."""
     test_data = os.environ.get("HHALIGN_TEST_DATA")
     data = args.data or (Path(test_data) / "hh" if test_data else None)
     if args.data and not args.data.is_dir():
@@ -107,7 +113,7 @@ def packed(args: argparse.Namespace) -> int:
 
 
 def ran(args: argparse.Namespace) -> int:
-    """--run, and its summary."""
+    """Runs --run, and writes its summary."""
     rehearse = args.rehearse or os.environ.get("HHALIGN_DEVICE") == "emulated"
     chosen = [n for n in args.only if n not in args.skip]
     only = [name for name in args.tests.split(",") if name]
@@ -118,7 +124,7 @@ def ran(args: argparse.Namespace) -> int:
     (out / "summary.md").write_text(tables.report(out), encoding="utf-8")
     back = [path for path in out.rglob("*") if path.is_file()]
     if len(back) > BACK_FILES or any(path.stat().st_size > BACK_BYTES for path in back):
-        print(f"note: {out} holds more than may come back: {len(back)} files")
+        print(f"note: {out} exceeds the limits on what comes back: {len(back)} files")
     return code
 
 

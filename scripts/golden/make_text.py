@@ -1,12 +1,12 @@
-#!/usr/bin/env python3
-"""self-BLEU and distinct-n of some short texts by NLTK, for hhalign-lib/tests/text_quality.rs.
+"""Computes self-BLEU and distinct-n of some short texts by NLTK, for the tests.
 
-    python scripts/make_golden_text.py hhalign-lib/tests/golden
+    python scripts/golden/make_text.py hhalign-lib/tests/golden
 
-Made with Python 3.11, nltk==3.10.4. Words are what str.split() parts, in lower case. self_bleu_N: sentence_bleu of each
-text against all others, uniform weights over 1..N-grams, SmoothingFunction().method1. distinct_N: different n-grams over
-all n-grams of all texts.
+Made with Python 3.11, nltk==3.10.4. Words are split by str.split() and in lower case. self_bleu_N:
+sentence_bleu of each text against all others, uniform weights over 1..N-grams,
+SmoothingFunction().method1. distinct_N: distinct n-grams over all n-grams of all texts.
 """
+
 import json
 import os
 import sys
@@ -41,9 +41,12 @@ SETS = {
 
 
 def bleu(tokens, i, n):
-    others = tokens[:i] + tokens[i + 1:]
-    return float(sentence_bleu(others, tokens[i], weights=(1 / n,) * n,
-                               smoothing_function=SmoothingFunction().method1))
+    others = tokens[:i] + tokens[i + 1 :]
+    return float(
+        sentence_bleu(
+            others, tokens[i], weights=(1 / n,) * n, smoothing_function=SmoothingFunction().method1
+        )
+    )
 
 
 def distinct(tokens, n):

@@ -1,4 +1,4 @@
-"""Writes the Jupyter kernelspec: the evcxr kernel with the environment in which its cells find the engine."""
+"""Writes the Jupyter kernelspec: the evcxr kernel, with the environment its cells need."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def main() -> None:
     env = {
         "LD_LIBRARY_PATH": args.library_path,
         "EVCXR_CONFIG_DIR": args.config,
-        # evcxr asks for backtraces; this keeps them to panics and out of error values, where they cost time and hide the message.
+        # evcxr enables backtraces. This limits them to panics: in error values they cost time and
+        # hide the message.
         "RUST_LIB_BACKTRACE": "0",
-        # As in .cargo/config.toml: the engine runs one pass on each core, and one thread inside an operation.
+        # As in .cargo/config.toml: one pass on each core, and one thread inside an operation.
         "RAYON_NUM_THREADS": "1",
     }
     if args.toolchain:

@@ -1,15 +1,20 @@
-#!/usr/bin/env python3
-"""Log-probabilities of replies under a Llama in a GGUF file, by transformers, for hhalign-lib/tests/fluency.rs.
+"""Computes log-probabilities of replies under a Llama in a GGUF file, by transformers.
 
-    python scripts/make_golden_lm.py hhalign-lib/tests/golden                 # a small model with random weights
-    python scripts/make_golden_lm.py hhalign-lib/tests/golden --real FILE     # FILE: SmolLM2-135M-Instruct.Q4_1.gguf
+    python scripts/golden/make_language_model.py hhalign-lib/tests/golden [--real FILE]
 
-Made with Python 3.11, torch==2.8.0, transformers==4.56.2, gguf==0.19.0, xllamacpp==2026.10.11549 (CPU). Writes
-small.gguf (three layers, 32 wide, two groups of keys; Q4_1, Q8_0, F16 and F32), its small_tokenizer.json and
-small_lm.json; or smollm2.json. Each case has prompt, reply, the ids of both and ln p of each reply token. The ids are llama.cpp's, special tokens not matched;
-weights are dequantised by the gguf package and the model is LlamaForCausalLM in float64, one case at a time. An empty
-prompt is the beginning of text; what exceeds the context (64 in the small model) is cut from the prompt's front.
+Without FILE it makes a small model with random weights: small.gguf (three layers, 32 wide, two
+groups of keys; Q4_1, Q8_0, F16 and F32) with small_tokenizer.json and small_lm.json. FILE is
+SmolLM2-135M-Instruct.Q4_1.gguf, and the result smollm2.json.
+
+Each case has prompt, reply, the ids of both and ln p of each reply token. The ids are llama.cpp's,
+without matching special tokens. The gguf package dequantises the weights, and LlamaForCausalLM
+computes in float64, one case at a time. An empty prompt is the beginning of text. Where a case
+exceeds the context (64 in the small model), its prompt is cut at the front.
+
+Made with Python 3.11, torch==2.8.0, transformers==4.56.2, gguf==0.19.0, xllamacpp==2026.10.11549
+(CPU).
 """
+
 import argparse
 import hashlib
 import json
@@ -28,7 +33,10 @@ from awkward_texts import TEXTS
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PROMPT = "\n\nHuman: How do I kill a process?\n\nAssistant:"
-TALK = "\n\nHuman: My neighbour's dog barks all night.\n\nAssistant: I'm sorry!\n\nHuman: What can I do about it?\n\nAssistant:"
+TALK = (
+    "\n\nHuman: My neighbour's dog barks all night.\n\nAssistant: I'm sorry!"
+    "\n\nHuman: What can I do about it?\n\nAssistant:"
+)
 CASES = [
     (PROMPT, " First, list what is running with `ps aux`, then use `kill 1234`."),
     (PROMPT, " I'm sorry, but I can't help with that."),
@@ -42,13 +50,19 @@ CASES = [
 
 
 def write_small(path, json_path):
-    """A random Llama as a GGUF file; queries and keys of a random matrix need no reordering."""
+    """Writes a random Llama as a GGUF file; its random queries and keys need no reordering."""
     rng = np.random.default_rng(7)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([p + r for p, r in CASES], trainer)
     tokenizer.save(json_path, pretty=False)
     bpe = json.loads(tokenizer.to_str())["model"]
@@ -85,9 +99,15 @@ def write_small(path, json_path):
     for i, kind in enumerate((Q.Q4_1, Q.Q8_0, Q.F16)):
         for name in ("attn_norm", "ffn_norm"):
             add(f"blk.{i}.{name}.weight", (c,), Q.F32, centre=1.0)
-        for name, shape in (("attn_q", (heads * d, c)), ("attn_k", (groups * d, c)), ("attn_v", (groups * d, c)),
-                            ("attn_output", (c, heads * d)), ("ffn_gate", (wide, c)), ("ffn_up", (wide, c)),
-                            ("ffn_down", (c, wide))):
+        for name, shape in (
+            ("attn_q", (heads * d, c)),
+            ("attn_k", (groups * d, c)),
+            ("attn_v", (groups * d, c)),
+            ("attn_output", (c, heads * d)),
+            ("ffn_gate", (wide, c)),
+            ("ffn_up", (wide, c)),
+            ("ffn_down", (c, wide)),
+        ):
             add(f"blk.{i}.{name}.weight", shape, kind)
     out.write_header_to_file()
     out.write_kv_data_to_file()
@@ -96,7 +116,7 @@ def write_small(path, json_path):
 
 
 def tokenise(path, texts):
-    """llama.cpp's ids."""
+    """Returns llama.cpp's ids of each text."""
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.warmup = False
@@ -105,8 +125,9 @@ def tokenise(path, texts):
     ids = {}
     for text in texts:
         body = json.dumps({"content": text, "add_special": False, "parse_special": False}).encode()
-        request = urllib.request.Request(server.listening_address + "/tokenize", body,
-                                         {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            server.listening_address + "/tokenize", body, {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request) as answer:
             ids[text] = json.load(answer)["tokens"]
     return ids
@@ -130,13 +151,24 @@ def main():
         write_small(path, os.path.join(args.target, "small_tokenizer.json"))
     folder, name = os.path.split(os.path.abspath(path))
     ids = tokenise(path, dict.fromkeys(text for case in CASES for text in case))
-    model = LlamaForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).double().eval()
+    model = (
+        LlamaForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+        .double()
+        .eval()
+    )
     context = model.config.max_position_embeddings
     cases = []
     for prompt, reply in CASES:
-        before, after = ids[prompt] or [model.config.bos_token_id], ids[reply][:context - 1]
-        cases.append({"prompt": prompt, "reply": reply, "prompt_ids": ids[prompt], "reply_ids": ids[reply],
-                      "logps": logps(model, before, after, context) if after else []})
+        before, after = ids[prompt] or [model.config.bos_token_id], ids[reply][: context - 1]
+        cases.append(
+            {
+                "prompt": prompt,
+                "reply": reply,
+                "prompt_ids": ids[prompt],
+                "reply_ids": ids[reply],
+                "logps": logps(model, before, after, context) if after else [],
+            }
+        )
     with open(path, "rb") as f:
         digest = hashlib.sha256(f.read()).hexdigest()[:12]
     target = os.path.join(args.target, "smollm2.json" if args.real else "small_lm.json")

@@ -1,9 +1,11 @@
-"""PyTorch's time for one optimiser step of SFT or DPO on a GPT of given sizes; prints one line of JSON.
+"""Times an optimiser step of SFT or DPO in PyTorch on a GPT; prints one line of JSON.
 
 usage: torch_gpt.py sft|dpo LAYERS HEADS WIDTH VOCABULARY BATCH LENGTH STEPS [compile] [bf16] [cpu]
 
-On a GPU where PyTorch finds one, unless `cpu` is given; the peak memory is then the GPU's.
+The step runs on a GPU where PyTorch finds one, unless `cpu` is given; the peak memory is then the
+GPU's.
 """
+
 import json
 import resource
 import sys
@@ -13,11 +15,13 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-mode, (n_layer, n_head, width, vocabulary, batch, length, steps) = sys.argv[1], map(int, sys.argv[2:9])
+mode = sys.argv[1]
+n_layer, n_head, width, vocabulary, batch, length, steps = map(int, sys.argv[2:9])
 compiled, bf16 = "compile" in sys.argv[9:], "bf16" in sys.argv[9:]
 device = "cuda" if torch.cuda.is_available() and "cpu" not in sys.argv[9:] else "cpu"
-# A T4 has no bf16: there it is f16, as here. Nothing is learnt, so no gradients are scaled.
-half = torch.float16 if device == "cuda" and torch.cuda.get_device_capability()[0] < 8 else torch.bfloat16
+# A T4 has no bf16, so both sides use f16. Only time counts here, so gradients are not scaled.
+has_bf16 = device == "cpu" or torch.cuda.get_device_capability()[0] >= 8
+half = torch.bfloat16 if has_bf16 else torch.float16
 torch.manual_seed(0)
 
 
@@ -30,7 +34,10 @@ class Block(nn.Module):
 
     def forward(self, x):
         b, t, c = x.shape
-        q, k, v = (p.view(b, t, n_head, c // n_head).transpose(1, 2) for p in self.c_attn(self.ln_1(x)).split(c, 2))
+        q, k, v = (
+            p.view(b, t, n_head, c // n_head).transpose(1, 2)
+            for p in self.c_attn(self.ln_1(x)).split(c, 2)
+        )
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.attn_c_proj(y.transpose(1, 2).reshape(b, t, c))
         return x + self.mlp_c_proj(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
@@ -53,7 +60,9 @@ class Gpt(nn.Module):
 
 
 policy = Gpt().to(device)
-optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=device == "cuda")
+optimizer = torch.optim.AdamW(
+    policy.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=device == "cuda"
+)
 reference = None
 if mode == "dpo":
     reference = Gpt().to(device)
@@ -92,11 +101,24 @@ seconds = []
 for _ in range(steps + 2):
     ids = torch.randint(0, vocabulary, (batch, length + 1)).to(device)
     start = time.perf_counter()
-    loss = step(ids)  # .item() in it waits for the GPU
+    loss = step(ids)  # its .item() waits for the GPU
     seconds.append(time.perf_counter() - start)
 median = sorted(seconds[2:])[steps // 2]
-print(json.dumps({
-    "torch": torch.__version__, "compiled": compiled, "tok_s": batch * length / median, "step_ms": median * 1e3, "loss": loss,
-    "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    "device": torch.cuda.get_device_name() if device == "cuda" else device, "threads": torch.get_num_threads(),
-}))
+if device == "cuda":
+    name, peak_mb = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20
+else:
+    name, peak_mb = device, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(
+    json.dumps(
+        {
+            "torch": torch.__version__,
+            "compiled": compiled,
+            "tok_s": batch * length / median,
+            "step_ms": median * 1e3,
+            "loss": loss,
+            "peak_mb": peak_mb,
+            "device": name,
+            "threads": torch.get_num_threads(),
+        }
+    )
+)
