@@ -95,9 +95,9 @@ fn a_training_is_found_again_and_an_interrupted_one_goes_on() {
     for entry in std::fs::read_dir(&folder.0).unwrap() {
         std::fs::write(entry.unwrap().path(), b"half a file").unwrap();
     }
-    let mended = trained(&config(8), Some(&folder));
-    assert!(!mended.from_cache);
-    same(&mended, &whole);
+    let repaired = trained(&config(8), Some(&folder));
+    assert!(!repaired.from_cache);
+    same(&repaired, &whole);
 }
 
 #[test]
