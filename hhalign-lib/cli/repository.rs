@@ -8,6 +8,9 @@ use hhalign::notebook::options::RunOptions;
 /// The program that runs a notebook in its kernel.
 const RUNNER: &str = "scripts/jupyter/run_notebook.py";
 
+/// The folder of the toxicity classifier, below the root.
+const TOXICITY: &str = ".cache/toxicity";
+
 /// The root of a repository.
 pub struct Repository(PathBuf);
 
@@ -15,7 +18,7 @@ impl Repository {
     /// The repository around the program, or else the one around the current folder.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no repository around either.
     pub fn find() -> Result<Self> {
         let places =
             [std::env::current_exe(), std::env::current_dir()].map(Result::unwrap_or_default);
@@ -33,6 +36,16 @@ impl Repository {
     /// A path in the repository.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// The results folder.
+    pub fn results(&self) -> PathBuf {
+        self.path("results")
+    }
+
+    /// The folder of the toxicity classifier that set-up fetches.
+    pub fn toxicity(&self) -> PathBuf {
+        self.path(TOXICITY)
     }
 
     /// The runner of notebooks.
@@ -56,13 +69,12 @@ impl Repository {
 
 /// The results folder of the repository, which a command reads where no other is named.
 pub fn usual_results() -> PathBuf {
-    Repository::find().map_or_else(|_| "results".into(), |repository| repository.path("results"))
+    Repository::find().map_or_else(|_| "results".into(), |repository| repository.results())
 }
 
 /// The folder of the toxicity classifier that set-up fetches.
 pub fn usual_toxicity() -> PathBuf {
-    let usual = ".cache/toxicity";
-    Repository::find().map_or_else(|_| usual.into(), |repository| repository.path(usual))
+    Repository::find().map_or_else(|_| TOXICITY.into(), |repository| repository.toxicity())
 }
 
 /// The options that a run has left in its results folder, if it did.

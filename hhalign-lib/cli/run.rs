@@ -100,10 +100,10 @@ impl Run {
     fn place(&mut self, repository: &Repository) {
         let given = &mut self.given.0;
         if given.insert("results".into()) {
-            self.options.results = repository.path("results");
+            self.options.results = repository.results();
         }
         if given.insert("toxicity".into()) {
-            self.options.toxicity = repository.path(".cache/toxicity");
+            self.options.toxicity = repository.toxicity();
         }
     }
 

@@ -8,7 +8,7 @@ use crate::base::error::Result;
 use crate::base::rng::stream;
 use crate::eval::preferences::annotation::{PAIRWISE, read_columns};
 use crate::eval::preferences::judgements::{Preference, judge};
-use crate::notebook::lesson::Check;
+use crate::notebook::lesson::{Check, no, yes};
 use crate::stats::wilson;
 
 /// Fills a folder's file of `simulated-NAME` at random, and returns how many pairs it judged. No
@@ -137,7 +137,7 @@ pub fn check_width(n: usize) -> Check {
         return no("change the 0 to a number of pairs, and run the cell again");
     }
     if width(n) > 0.2 {
-        return no(&format!(
+        return no(format!(
             "with n = {n} the interval is {:.3} wide: more pairs are needed",
             width(n)
         ));
@@ -148,19 +148,11 @@ pub fn check_width(n: usize) -> Check {
         } else {
             ""
         };
-        return no(&format!("n = {n} is enough, but so is {}: find the smallest{textbook}", n - 1));
+        return no(format!("n = {n} is enough, but so is {}: find the smallest{textbook}", n - 1));
     }
-    yes(&format!(
+    yes(format!(
         "with n = {n} the interval is {:.4} wide, with one pair fewer {:.4}",
         width(n),
         width(n - 1)
     ))
-}
-
-fn yes(because: &str) -> Check {
-    Check { right: true, because: because.into() }
-}
-
-fn no(because: &str) -> Check {
-    Check { right: false, because: because.into() }
 }

@@ -1,7 +1,7 @@
 //! Exercises of notebook 07, on evaluation: corrected p-values, sample sizes, paired counts, and
 //! conclusions from an interval.
 
-use crate::notebook::lesson::Check;
+use crate::notebook::lesson::{Check, no, yes};
 use crate::stats::{binomial_test, holm, pairs_for_win_rate, wilson};
 
 /// The p-values of the exercise on Holm's correction, metric by metric.
@@ -58,7 +58,7 @@ pub fn check_pairs(n: usize) -> Check {
         (pairs_for_win_rate(0.55, 0.8), smallest(|n| wilson(0.55 * n as f64, n).low > 0.5));
     match n {
         0 => no("change the 0 to a number of pairs, and run the cell again"),
-        _ if n.abs_diff(needed) * 20 <= needed => yes(&format!(
+        _ if n.abs_diff(needed) * 20 <= needed => yes(format!(
             "the formula says {needed}. The distance from one half is less than a third of that \
              of 68%, and the number grows with the inverse square of the distance"
         )),
@@ -165,32 +165,24 @@ pub fn check_none_seen(n: usize) -> Check {
     let needed = smallest(|n| high(n) < 0.01);
     match n {
         0 => no("change the 0 to a number of replies, and run the cell again"),
-        _ if n == needed => yes(&format!(
+        _ if n == needed => yes(format!(
             "with n = {n} the interval ends at {:.5}, with one reply fewer at {:.5}",
             high(n),
             high(n - 1)
         )),
-        300 => no(&format!(
+        300 => no(format!(
             "300 is the rule of three, 3/n = 0.01, for a one-sided 95% interval. Wilson's \
              interval has two sides, and ends at {:.4} there",
             high(n)
         )),
         _ if n < needed => {
-            no(&format!("with n = {n} it ends at {:.4}: more replies are needed", high(n)))
+            no(format!("with n = {n} it ends at {:.4}: more replies are needed", high(n)))
         }
-        _ => no(&format!("n = {n} is enough, but so is {}: find the smallest", n - 1)),
+        _ => no(format!("n = {n} is enough, but so is {}: find the smallest", n - 1)),
     }
 }
 
 /// Returns the smallest number from 1 on for which a condition holds.
 fn smallest(holds: impl Fn(usize) -> bool) -> usize {
     (1..).find(|&n| holds(n)).expect("every condition here holds for some number")
-}
-
-fn yes(because: &str) -> Check {
-    Check { right: true, because: because.into() }
-}
-
-fn no(because: &str) -> Check {
-    Check { right: false, because: because.into() }
 }

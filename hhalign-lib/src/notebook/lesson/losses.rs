@@ -3,7 +3,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::loss::{PairLogps, PreferenceLoss, check_beta, to_f64};
-use crate::notebook::lesson::Check;
+use crate::notebook::lesson::{Check, no, yes};
 use crate::show::table::{Column, Table};
 
 /// The largest difference at which a calculation by hand agrees with the library, relative to
@@ -87,14 +87,6 @@ pub fn beside_library(
         )
     };
     Ok(Table::new(title, columns)?.with_note(note))
-}
-
-fn no(because: impl Into<String>) -> Check {
-    Check { right: false, because: because.into() }
-}
-
-fn yes(because: impl Into<String>) -> Check {
-    Check { right: true, because: because.into() }
 }
 
 fn sigma(x: f64) -> f64 {

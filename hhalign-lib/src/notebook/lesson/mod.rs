@@ -40,6 +40,16 @@ impl Check {
     }
 }
 
+/// Returns the check of a right answer.
+fn yes(because: impl Into<String>) -> Check {
+    Check { right: true, because: because.into() }
+}
+
+/// Returns the check of a wrong answer.
+fn no(because: impl Into<String>) -> Check {
+    Check { right: false, because: because.into() }
+}
+
 /// Checks the number of judged pairs that a win rate of 68% needs before its 95% Wilson interval
 /// lies above one half.
 ///
@@ -52,9 +62,8 @@ impl Check {
 /// ```
 pub fn check_sample_size(n: usize) -> Check {
     let low = |n: usize| wilson(0.68 * n as f64, n).low;
-    let no = |because: String| Check { right: false, because };
     if n == 0 {
-        return no("change the 0 to a number of pairs, and run the cell again".into());
+        return no("change the 0 to a number of pairs, and run the cell again");
     }
     if low(n) <= 0.5 {
         return no(format!(
@@ -66,11 +75,8 @@ pub fn check_sample_size(n: usize) -> Check {
     if n > 1 && low(n - 1) > 0.5 {
         return no(format!("n = {n} is enough, but so is {}: find the smallest", n - 1));
     }
-    Check {
-        right: true,
-        because: format!(
-            "with n = {n} the interval begins at {:.3}; with one pair fewer it reaches one half",
-            low(n)
-        ),
-    }
+    yes(format!(
+        "with n = {n} the interval begins at {:.3}; with one pair fewer it reaches one half",
+        low(n)
+    ))
 }

@@ -4,7 +4,7 @@
 use std::f64::consts::LN_2;
 
 use crate::base::error::{Error, Result};
-use crate::notebook::lesson::Check;
+use crate::notebook::lesson::{Check, no, yes};
 use crate::show::plot::{Figure, Panel};
 use crate::train::Pitfall;
 
@@ -253,7 +253,7 @@ pub fn check_flips(n: usize) -> Check {
                  with ε = 0.25 on clean labels has the same loss")
         }
         50 => no("half against half: nothing is learnt, and the lowest point is at βD = 0"),
-        1..100 => no(&format!(
+        1..100 => no(format!(
             "with {n} flips the lowest point is where σ(βD) = {:.2}, that is at βD = \
              ln({:.2}/{share:.2}) = {:.3}; ln 3 is 1.099",
             1.0 - share,
@@ -290,7 +290,7 @@ pub fn check_first_loss(answer: &[Pitfall]) -> Check {
                 );
             }
             counted => {
-                return no(&format!(
+                return no(format!(
                     "{}: policy and reference are still the same model and count the same \
                      tokens, so D is 0 and the first loss is ln 2",
                     counted.name()
@@ -309,12 +309,4 @@ pub fn check_first_loss(answer: &[Pitfall]) -> Check {
     yes("only with these two do policy and reference differ at step 0. The held-out loss \
          distinguishes them: dropout is off there, so it begins at ln 2 unless the reference is \
          wrong")
-}
-
-fn yes(because: &str) -> Check {
-    Check { right: true, because: because.into() }
-}
-
-fn no(because: &str) -> Check {
-    Check { right: false, because: because.into() }
 }
